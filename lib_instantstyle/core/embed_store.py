@@ -1,0 +1,146 @@
+"""What was computed or seen once on this machine: image embeddings, and the reference pictures themselves.
+
+Both are kept by content hash, in a folder that may be deleted at any time. Nothing here may stop a job: a full disk
+costs the cache entry, a damaged entry is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .clip_vision import EncoderInfo, Feature
+from .pictures import Picture, content_hash
+
+MEMORY_ENTRIES = 32
+EMBEDS_BYTES = 256 << 20  # of image embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
+PICTURES_BYTES = 1 << 30
+_EDGE = 1 << 20  # bytes hashed at either end of an encoder file
+
+log = logging.getLogger("InstantStyle")
+
+
+def fingerprint(path: Path) -> str:
+    """A short hash that changes when a big file does: its size, its time and its first and last megabyte."""
+    stat = path.stat()
+    digest = hashlib.sha256(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_EDGE))
+        file.seek(max(stat.st_size - _EDGE, 0))
+        digest.update(file.read(_EDGE))
+    return digest.hexdigest()[:16]
+
+
+def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str:
+    """Names an embedding by what it was made of."""
+    return f"{picture_hash}-{fingerprint(encoder.path)}-{feature.kind}"
+
+
+class EmbedStore:
+    """Image embeddings by key, the last few in memory, more on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._recent: OrderedDict[str, Tensor] = OrderedDict()
+
+    def get(self, key: str) -> Tensor | None:
+        """The embedding kept under `key`, or None."""
+        if key not in self._recent and (found := self._load(key)) is not None:
+            self._remember(key, found)
+        if key in self._recent:
+            self._recent.move_to_end(key)
+        return self._recent.get(key)
+
+    def put(self, key: str, embeds: Tensor) -> None:
+        """Keep `embeds` under `key`."""
+        self._remember(key, embeds)
+        write_quietly(self._path(key), lambda path: save_file({"embeds": embeds.contiguous()}, str(path)))
+        prune(self._folder, EMBEDS_BYTES)
+
+    def _remember(self, key: str, embeds: Tensor) -> None:
+        self._recent[key] = embeds
+        while len(self._recent) > MEMORY_ENTRIES:
+            self._recent.popitem(last=False)
+
+    def _load(self, key: str) -> Tensor | None:
+        path = self._path(key)
+        try:
+            embeds = load_file(str(path))["embeds"] if path.is_file() else None
+        except (SafetensorError, OSError, KeyError, ValueError):
+            log.warning("The cached embedding %s is damaged; it is computed again.", path.name)
+            return None
+        return embeds if embeds is None or embeds.isfinite().all() else None
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+class PictureStore:
+    """Reference pictures that were used on this machine, so that an infotext can bring them back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, picture: Picture) -> None:
+        """Keep a picture, losslessly."""
+        path = self._folder / f"{picture.hash}.png"
+        if path.is_file():
+            os.utime(path)
+            return
+        write_quietly(path, lambda target: picture.image.save(target, "PNG", compress_level=1))
+        prune(self._folder, PICTURES_BYTES)
+
+    def get(self, picture_hash: str) -> Image.Image | None:
+        """The picture of that hash, or None when it was never used here, is gone, or is not the same any more."""
+        path = self.path(picture_hash)
+        if path is None:
+            return None
+        try:
+            image = Image.open(path).convert("RGB")
+        except (OSError, SyntaxError, ValueError):
+            return None
+        return image if content_hash(image) == picture_hash else None
+
+    def path(self, picture_hash: str) -> Path | None:
+        """The file that keeps the picture of that hash, or None."""
+        path = self._folder / f"{picture_hash}.png"
+        return path if re.fullmatch(r"[0-9a-f]{32}", picture_hash) and path.is_file() else None
+
+
+def write_quietly(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all; a failure is logged and forgotten."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        log.warning("%s could not be kept: %s", path.name, error)
+        partial.unlink(missing_ok=True)
+
+
+def prune(folder: Path, limit: int) -> None:
+    """Delete the files used longest ago until the folder holds at most `limit` bytes."""
+    try:
+        newest_first = sorted(_files(folder), key=lambda file: -file.stat().st_mtime)
+        total = 0
+        for file in newest_first:
+            total += file.stat().st_size
+            if total > limit:
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("The cache folder %s could not be tidied: %s", folder, error)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.iterdir() if path.is_file())

@@ -1,0 +1,70 @@
+"""What can go wrong, said so that a person can act: the rule, the value given, the way out."""
+
+from __future__ import annotations
+
+
+class InstantStyleError(Exception):
+    """A refusal that names the rule, the value given and the way out.
+
+    `field` is the unit's field at fault and `unit` its number counted from 1; both may be unknown
+    where the error is raised and are then filled in by whoever knows them.
+    """
+
+    status_code = 422  # the HTTP answer to a payload that runs into this error
+
+    def __init__(self, message: str, field: str | None = None, unit: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.unit = unit
+
+    def at(self, *, unit: int | None = None, field: str | None = None) -> InstantStyleError:
+        """The same error with its place filled in; what is already known stays."""
+        self.unit = self.unit if self.unit is not None else unit
+        self.field = self.field or field
+        return self
+
+    def as_json(self) -> dict[str, object]:
+        """The body of an API refusal."""
+        return {"error": type(self).__name__, "unit": self.unit, "field": self.field, "message": self.message}
+
+    def __str__(self) -> str:
+        place = [f"unit {self.unit}"] if self.unit is not None else []
+        place += [self.field] if self.field else []
+        return f"{', '.join(place)}: {self.message}" if place else self.message
+
+
+class UnitError(InstantStyleError):
+    """A unit asks for something that is not in the schema or contradicts itself."""
+
+
+class PictureError(InstantStyleError):
+    """A reference picture cannot be read."""
+
+
+class UnknownBlockError(InstantStyleError):
+    """An address names no cross-attention block, or one that the adapter file lacks."""
+
+
+class CheckpointError(InstantStyleError):
+    """An adapter or encoder file is broken, or of a kind that cannot be used."""
+
+
+class AdapterNotFoundError(InstantStyleError):
+    """No adapter file of that name is installed."""
+
+    status_code = 404
+
+
+class EncoderNotFoundError(InstantStyleError):
+    """The image encoder that the adapter needs is not installed."""
+
+
+class IncompatibleModelError(InstantStyleError):
+    """The loaded checkpoint, or its UNet, is not one this adapter or extension can style."""
+
+
+class StyleNotAppliedError(InstantStyleError):
+    """Sampling went by without the style reaching the UNet."""
+
+    status_code = 500

@@ -1,0 +1,103 @@
+"""Reference pictures as they come: decoding, turning upright, flattening to RGB, and their content hash.
+
+Only bytes that a payload carries are read: a path or a link is never opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from .errors import PictureError
+from .fields import shown
+
+MAX_PIXELS = 100_000_000  # a 10,000 × 10,000 picture; more is a decompression bomb rather than a reference
+WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A reference picture, upright and in RGB."""
+
+    image: Image.Image
+    hash: str  # 32 hex digits of the SHA-256 over size and RGB pixels
+
+
+def read_picture(source: str | Image.Image) -> Picture:
+    """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
+    image = _open(source) if isinstance(source, str) else source
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(
+            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; "
+            f"this one is {image.width}×{image.height}. Make it smaller.",
+            "image",
+        )
+    try:
+        upright = flatten(ImageOps.exif_transpose(image) or image)
+    except _BROKEN as error:
+        raise PictureError(f"The picture is damaged ({error}). Save it again, as PNG or JPEG.", "image") from None
+    return Picture(upright, content_hash(upright))
+
+
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, struct.error, EOFError, MemoryError)
+
+
+def _open(text: str) -> Image.Image:
+    data = _bytes_of(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked next
+            return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise PictureError(
+            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; this one has far more.",
+            "image",
+        ) from None
+    except _BROKEN:
+        raise PictureError(
+            f"The data is no picture that can be read ({len(data)} bytes). Send PNG, JPEG, WebP or the like.", "image"
+        ) from None
+
+
+def _bytes_of(text: str) -> bytes:
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise PictureError(
+            f"A picture must be sent as base64 text or a data URL, got {shown(text)}. "
+            "Paths and links are never opened.",
+            "image",
+        ) from None
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The first frame in 8-bit RGB, transparency composited on white, 16-bit greys scaled rather than clipped."""
+    image.seek(0)
+    if image.mode.startswith(("I", "F")):
+        return _eight_bit(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """A grey picture of more than 8 bits, scaled by what its deepest value says the range is."""
+    wide = image.convert("F") if image.mode == "F" else image.convert("I").convert("F")
+    top = wide.getextrema()[1]
+    full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+    return wide.point(lambda value: value * (255.0 / full)).convert("L")
+
+
+def content_hash(image: Image.Image) -> str:
+    """32 hex digits that stand for the pixels of an RGB picture, whatever file they came from."""
+    size = f"{image.width}x{image.height}:".encode()
+    return hashlib.sha256(size + image.tobytes()).hexdigest()[:32]

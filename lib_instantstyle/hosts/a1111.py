@@ -1,0 +1,128 @@
+"""AUTOMATIC1111's WebUI: its answers to what a style session asks, and its folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modules import cache, devices, lowvram, paths, sd_models, sd_unet, shared
+
+from ..core.checkpoint import AdapterInfo
+from ..core.clip_vision import EncoderInfo, Feature
+from ..core.embed_store import EmbedStore, PictureStore
+from ..core.errors import IncompatibleModelError
+from .model_files import ModelFiles
+
+DEFAULT_UNITS = 3
+CONTROLNET = "*controlnet*"  # its folder under extensions/, whatever the user called it
+
+
+class A1111Host:
+    """Answers from the live WebUI; one for the life of the process."""
+
+    def __init__(self) -> None:
+        kept = Path(cache.cache_dir) / "instantstyle"
+        self.embed_store = EmbedStore(kept / "embeds")
+        self.picture_store = PictureStore(kept / "pictures")
+        self.files = ModelFiles(adapter_folders, encoder_folders)
+
+    def unet(self) -> nn.Module:
+        if sd_unet.current_unet is not None:
+            raise IncompatibleModelError(
+                f"The SD Unet {sd_unet.current_unet_option.label} has no layers that can be styled. "
+                "Set SD Unet to None in the settings."
+            )
+        return sd_model().model.diffusion_model
+
+    def adapter(self, name: str) -> AdapterInfo:
+        return self.files.adapter(name)
+
+    def encoder(self, feature: Feature) -> EncoderInfo:
+        return self.files.encoder(feature)
+
+    def encoder_device(self) -> tuple[torch.device, torch.dtype]:
+        half = devices.device.type == "cuda" and not shared.cmd_opts.no_half
+        return devices.device, torch.float16 if half else torch.float32
+
+    @contextmanager
+    def room_for_encoder(self) -> Iterator[None]:
+        shared.state.textinfo = "InstantStyle: reading the reference picture…"
+        if lowvram.is_enabled(sd_model()):
+            lowvram.send_everything_to_cpu()
+        try:
+            yield
+        finally:
+            devices.torch_gc()
+            shared.state.textinfo = None
+
+    def content_text_width(self) -> int:
+        return _pooled_projection(sd_model()).shape[1]
+
+    @torch.no_grad()
+    def content_text_embeds(self, text: str) -> Tensor:
+        width = self.content_text_width()
+        conditioning = sd_model().get_learned_conditioning([_literally(text)])
+        return conditioning["vector"][:, :width].float().cpu()  # the pooled text stands first, sizes and crops follow
+
+
+def sd_model() -> Any:
+    """The loaded checkpoint. Raises IncompatibleModelError when there is none."""
+    if shared.sd_model is None or not hasattr(shared.sd_model, "model"):
+        raise IncompatibleModelError("No checkpoint is loaded. Choose an SDXL checkpoint.")
+    return shared.sd_model
+
+
+def loaded_unet() -> nn.Module | None:
+    """The UNet of the checkpoint in memory, or None; unlike asking `shared`, this never starts loading one."""
+    model = sd_models.model_data.sd_model
+    return getattr(getattr(model, "model", None), "diffusion_model", None)
+
+
+def _pooled_projection(model: Any) -> Tensor:
+    """(text width, pooled width): the projection of the checkpoint's second, pooling text encoder."""
+    for embedder in getattr(getattr(model, "conditioner", None), "embedders", ()):
+        tower = getattr(getattr(embedder, "wrapped", embedder), "model", None)
+        if isinstance(projection := getattr(tower, "text_projection", None), Tensor):
+            return projection
+    raise IncompatibleModelError(
+        "A content prompt needs a checkpoint with SDXL's second text encoder; the loaded one has none.",
+        "content_prompt",
+    )
+
+
+def _literally(text: str) -> str:
+    """Keep the WebUI from reading brackets as emphasis: the text is one phrase, as it stands."""
+    if shared.opts.emphasis == "None":
+        return text
+    return "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in text)
+
+
+def unit_count() -> int:
+    """How many units the panel shows and a payload may hold."""
+    return max(1, int(getattr(shared.opts, "instantstyle_units", DEFAULT_UNITS)))
+
+
+def adapter_folders() -> list[Path]:
+    """Where adapters are looked for, downloads going to the first."""
+    models = Path(paths.models_path)
+    own = [models / name for name in ("ControlNet", "ipadapter", "ip-adapter")]
+    neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/models"))
+    return [*own, *neighbours, *_configured("instantstyle_adapter_dirs")]
+
+
+def encoder_folders() -> list[Path]:
+    """Where image encoders are looked for, downloads going to the first."""
+    neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/annotator/downloads/clip_vision"))
+    return [Path(paths.models_path) / "clip_vision", *neighbours, *_configured("instantstyle_encoder_dirs")]
+
+
+def _configured(option: str) -> list[Path]:
+    """Folders from a setting (one a line) and from --instantstyle-dir."""
+    lines = str(getattr(shared.opts, option, "") or "").splitlines()
+    lines += getattr(shared.cmd_opts, "instantstyle_dir", None) or []
+    return [Path(line.strip()).expanduser() for line in lines if line.strip()]

@@ -1,0 +1,99 @@
+"""The script's argument list, as the WebUI passes it: API slots first, then the panel's switch and controls.
+
+An API payload fills the slots with JSON objects, one for each unit; there is one slot more than units allowed, so that
+a surplus unit is seen and refused (the WebUI drops what exceeds the list). The order of PANEL_VALUES is permanent:
+new controls go to its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.errors import UnitError
+from ..core.fields import shown
+from ..core.routing import CUSTOM
+from ..core.units import DEFAULTS, StyleUnit, parse_units
+
+NO_UNIT = "no unit"  # an empty slot; not null, which a client may send by mistake and must hear about
+PANEL_VALUES = (
+    "enabled",
+    "image",
+    "more_pictures",
+    "adapter",
+    "preset",
+    "weight",
+    "layout_weight",
+    "blocks",
+    "content_prompt",
+    "content_scale",
+    "content_method",
+    "start",
+    "end",
+)
+
+
+def unit_limit(args: Sequence[object]) -> int:
+    """How many units this argument list has room for: n + 1 slots, the switch, n times the controls."""
+    return (len(args) - 2) // (len(PANEL_VALUES) + 1)
+
+
+def requested_units(args: Sequence[Any]) -> tuple[StyleUnit, ...]:
+    """The units that a payload or the panel asks for; none when the panel is switched off. Raises UnitError."""
+    limit = unit_limit(args)
+    slots, is_on, values = args[: limit + 1], args[limit + 1], args[limit + 2 :]
+    sent = [slot for slot in slots if slot != NO_UNIT]
+    if sent:
+        return parse_units(sent, limit)
+    return parse_units(panel_units(values), limit) if is_on else ()
+
+
+def panel_units(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """One JSON-like unit for each tab of the panel; untouched tabs are disabled."""
+    width = len(PANEL_VALUES)
+    tabs = [dict(zip(PANEL_VALUES, values[at : at + width])) for at in range(0, len(values), width)]
+    units = [_panel_unit(number, tab) for number, tab in enumerate(tabs, start=1)]
+    if not any(unit["enabled"] for unit in units):
+        raise UnitError("InstantStyle is on but has no reference picture. Drop one, or close the panel.", "image", 1)
+    return units
+
+
+def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
+    """A tab without a picture counts as untouched only if nothing else in it was changed."""
+    unit = {name: value for name, value in tab.items() if name in DEFAULTS}
+    more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
+    unit["image"] = [picture for picture in (tab["image"], *more) if picture is not None]
+    unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
+    untouched = not unit["image"] and _is_default(unit)
+    return {**unit, "enabled": bool(unit["enabled"]) and not untouched}
+
+
+def _is_default(unit: dict[str, Any]) -> bool:
+    ignored = ("enabled", "image", "layout_weight")
+    return all(unit[name] == default for name, default in DEFAULTS.items() if name not in ignored)
+
+
+def read_blocks(text: str, number: int) -> dict[str, Any] | None:
+    """Custom blocks as typed: a JSON object, or one `address: scale` a line. Raises UnitError for anything else."""
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else dict(map(_line, text.strip().splitlines()))
+    except ValueError:
+        raise UnitError(
+            f"Custom blocks are written one a line, like up_blocks.0.attentions.1: 1.0; got {shown(text)}.",
+            "blocks",
+            number,
+        ) from None
+
+
+def _line(line: str) -> tuple[str, float]:
+    address, _, scale = line.rpartition(":")
+    return address.strip(), float(scale)
+
+
+def write_blocks(blocks: dict[str, float] | None) -> str:
+    """The inverse of `read_blocks`, for pasting."""
+    return "\n".join(f"{address}: {scale:g}" for address, scale in (blocks or {}).items())

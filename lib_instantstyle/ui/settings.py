@@ -1,0 +1,39 @@
+"""The InstantStyle page in Settings."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from modules import shared
+
+from ..hosts.a1111 import DEFAULT_UNITS
+
+SECTION = ("instantstyle", "InstantStyle")
+MAX_UNITS = 10
+
+
+def add_settings() -> None:
+    """Register our options; called by the WebUI when it builds the settings page."""
+    for key, option in _options().items():
+        shared.opts.add_option(key, option)
+
+
+def _options() -> dict[str, shared.OptionInfo]:
+    count = shared.OptionInfo(
+        DEFAULT_UNITS,
+        "Number of references (units)",
+        gr.Slider,
+        {"minimum": 1, "maximum": MAX_UNITS, "step": 1},
+        section=SECTION,
+        category_id="sd",
+    )
+    return {
+        "instantstyle_units": count.needs_reload_ui(),
+        "instantstyle_adapter_dirs": _folders("More folders with IP-Adapter files"),
+        "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders"),
+    }
+
+
+def _folders(label: str) -> shared.OptionInfo:
+    option = shared.OptionInfo("", label, gr.Textbox, {"lines": 2}, section=SECTION, category_id="sd")
+    return option.info("one a line")

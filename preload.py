@@ -1,0 +1,10 @@
+"""Command-line arguments, read by the WebUI before it starts."""
+
+
+def preload(parser):
+    parser.add_argument(
+        "--instantstyle-dir",
+        action="append",
+        metavar="FOLDER",
+        help="another folder with IP-Adapter files and CLIP image encoders; may be given several times",
+    )

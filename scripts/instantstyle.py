@@ -1,0 +1,87 @@
+"""The one file the WebUI executes: the always-on script, its lifecycle and the error policy. The rest is library."""
+
+import logging
+from contextlib import contextmanager
+
+from lib_instantstyle import __version__
+from lib_instantstyle.api import add_endpoints
+from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
+from lib_instantstyle.ui.arguments import requested_units
+from lib_instantstyle.ui.panel import Panel
+from lib_instantstyle.ui.settings import add_settings
+from modules import script_callbacks, scripts, shared
+
+log = logging.getLogger("InstantStyle")
+job = live_job()
+
+
+class InstantStyleScript(scripts.Script):
+    """Style transfer from reference pictures. The file's name and the title are permanent API."""
+
+    def title(self):
+        return "InstantStyle"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        panel = Panel(self.elem_id, job.host)
+        self.infotext_fields = panel.paste_fields
+        self.paste_field_names = panel.paste_names
+        return panel.components
+
+    def before_process(self, p, *args):
+        job.end()
+
+    def process(self, p, *args):
+        with refusing(p, "sample"):
+            write_infotext(p, (), __version__)
+            job.begin(p, requested_units(args))
+            write_infotext(p, job.plans, __version__)
+
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        with refusing(p, "sampler"):
+            job.attach(p, requested_units(args))
+
+    def post_sample(self, p, ps, *args):
+        with refusing(ps, "samples"):
+            job.check_applied(p)
+        job.detach()
+
+    def postprocess(self, p, processed, *args):
+        job.end()
+
+
+@contextmanager
+def refusing(owner, part):
+    """The WebUI goes on after an exception in a script, without the style. So an error takes the place of `part`."""
+    try:
+        yield
+    except InstantStyleError as error:
+        refuse(owner, part, error)
+    except Exception as error:
+        log.exception("Unexpected error; the job is stopped")
+        refuse(owner, part, Unexpected(f"InstantStyle failed: {type(error).__name__}: {error}"))
+
+
+class Unexpected(InstantStyleError):
+    """A bug, or the machine's trouble: never the payload's fault."""
+
+    status_code = 500
+
+
+def refuse(owner, part, error):
+    job.end()
+    setattr(owner, part, Refusal(error))
+
+
+def on_app_started(demo, app):
+    if shared.cmd_opts.api or shared.cmd_opts.nowebui:
+        add_endpoints(app, job.host.files)
+
+
+script_callbacks.on_cfg_denoiser(job.before_model_call)
+script_callbacks.on_script_unloaded(job.end)
+script_callbacks.on_ui_settings(add_settings)
+script_callbacks.on_app_started(on_app_started)
