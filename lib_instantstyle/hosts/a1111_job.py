@@ -32,7 +32,7 @@ ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for condi
 log = logging.getLogger("InstantStyle")
 
 
-class StyleRefused(HTTPException):
+class InstantStyleRefused(HTTPException):
     """A refusal as the WebUI shows it: an HTTP answer for API clients, a plain sentence in the UI."""
 
     def __init__(self, error: InstantStyleError) -> None:
@@ -50,10 +50,10 @@ class Refusal:
         self._error = error
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise StyleRefused(self._error)
+        raise InstantStyleRefused(self._error)
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise StyleRefused(self._error)
+        raise InstantStyleRefused(self._error)
 
 
 @dataclass

@@ -43,7 +43,7 @@ class UnitTab:
         self._made: dict[str, Any] = {}
 
     def build(self) -> UnitControls:
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_classes=["instantstyle-unit"]):
             with gr.Column(scale=2, min_width=240):
                 self._pictures()
             with gr.Column(scale=3, min_width=320):
@@ -118,16 +118,11 @@ class UnitTab:
         )
 
     def _content(self) -> None:
-        with gr.Row():
-            prompt = gr.Textbox(
-                **self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest", scale=3
-            )
-            self._add("content_prompt", prompt)
-            method = gr.Dropdown(
-                **self._common("content_method"), choices=METHOD_CHOICES, value="subtract", scale=1, min_width=140
-            )
-            self._add("content_method", method)
+        prompt = gr.Textbox(**self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest")
+        self._add("content_prompt", prompt)
         self._slider("content_scale")
+        method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
+        self._add("content_method", method)
 
     def _timing(self) -> None:
         with gr.Row():
