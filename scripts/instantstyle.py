@@ -10,6 +10,7 @@ from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
 from lib_instantstyle.ui.arguments import requested_units
 from lib_instantstyle.ui.panel import Panel
 from lib_instantstyle.ui.settings import add_settings
+from lib_instantstyle.ui.xyz_grid import add_axes, in_cell
 from modules import script_callbacks, scripts, shared
 
 log = logging.getLogger("InstantStyle")
@@ -37,12 +38,12 @@ class InstantStyleScript(scripts.Script):
     def process(self, p, *args):
         with refusing(p, "sample"):
             write_infotext(p, (), __version__)
-            job.begin(p, requested_units(args))
+            job.begin(p, in_cell(p, requested_units(args)))
             write_infotext(p, job.plans, __version__)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         with refusing(p, "sampler"):
-            job.attach(p, requested_units(args))
+            job.attach(p, in_cell(p, requested_units(args)))
 
     def post_sample(self, p, ps, *args):
         with refusing(ps, "samples"):
@@ -83,5 +84,6 @@ def on_app_started(demo, app):
 
 script_callbacks.on_cfg_denoiser(job.before_model_call)
 script_callbacks.on_script_unloaded(job.end)
+script_callbacks.on_before_ui(add_axes)
 script_callbacks.on_ui_settings(add_settings)
 script_callbacks.on_app_started(on_app_started)

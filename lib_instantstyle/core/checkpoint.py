@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class AdapterInfo:
         for layer, module in modules.items():
             self._check_layer(layer, module)
 
-    def _check_layer(self, layer: Layer, attn2: nn.Module) -> None:
+    def _check_layer(self, layer: Layer, attn2: Any) -> None:
         expected = tuple(attn2.to_k.weight.shape)
         given = (self.layer_widths.get(layer.index, expected[0]), self.cross_attention_dim)
         if given != expected:

@@ -120,16 +120,19 @@ def _read_config(
     }
 
 
+# What shapes cannot tell, with transformers' defaults: a config.json may leave out what equals its default.
+_BESIDE_SHAPES = {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+
+
 def _beside(path: Path, hidden: int) -> dict[str, Any]:
     """What shapes cannot tell, from a config.json in the same folder if it speaks of this tower."""
     try:
         config = json.loads((path.parent / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        vision = config.get("vision_config") or config
+        meant = vision.get("hidden_size") == hidden
+    except (OSError, ValueError, AttributeError):  # not there, no JSON, or JSON of something else
         return {}
-    vision = config.get("vision_config") or config
-    if vision.get("hidden_size") != hidden:
-        return {}
-    return {key: vision[key] for key in ("num_attention_heads", "hidden_act", "layer_norm_eps") if key in vision}
+    return {key: vision.get(key, default) for key, default in _BESIDE_SHAPES.items()} if meant else {}
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
@@ -175,7 +178,7 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
     scaled = image.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
     left, top = (scaled.width - size) // 2, (scaled.height - size) // 2
     pixels = np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.float32) / 255.0
-    normal = (pixels - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+    normal = (pixels - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
     return torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous()
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .clip_vision import EncoderInfo, Feature
+from .errors import CheckpointError
 from .pictures import Picture, content_hash
 
 MEMORY_ENTRIES = 32
@@ -31,13 +32,19 @@ log = logging.getLogger("InstantStyle")
 
 
 def fingerprint(path: Path) -> str:
-    """A short hash that changes when a big file does: its size, its time and its first and last megabyte."""
-    stat = path.stat()
-    digest = hashlib.sha256(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_EDGE))
-        file.seek(max(stat.st_size - _EDGE, 0))
-        digest.update(file.read(_EDGE))
+    """A short hash that changes when a big file does: its size, its time and its first and last megabyte.
+
+    Raises CheckpointError when the file is gone.
+    """
+    try:
+        stat = path.stat()
+        digest = hashlib.sha256(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_EDGE))
+            file.seek(max(stat.st_size - _EDGE, 0))
+            digest.update(file.read(_EDGE))
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read any more ({error.strerror}). Refresh the list.") from None
     return digest.hexdigest()[:16]
 
 

@@ -6,7 +6,6 @@ Kinds are plain frozen objects with two abilities: `parse` (value → value, or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,7 +51,7 @@ class Number:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UnitError(f"must be a number from {self.low:g} to {self.high:g}, got {shown(value)}.")
-        if math.isnan(value) or not self.low <= value <= self.high:
+        if not self.low <= value <= self.high:  # NaN is between no two numbers
             raise UnitError(f"must lie between {self.low:g} and {self.high:g}, got {shown(value)}.")
         return float(value)
 

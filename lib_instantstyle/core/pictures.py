@@ -13,6 +13,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import PictureError
@@ -83,18 +84,21 @@ def flatten(image: Image.Image) -> Image.Image:
     image.seek(0)
     if image.mode.startswith(("I", "F")):
         return _eight_bit(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
     return image.convert("RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """A grey picture of more than 8 bits, scaled by what its deepest value says the range is."""
-    wide = image.convert("F") if image.mode == "F" else image.convert("I").convert("F")
-    top = wide.getextrema()[1]
-    full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+    """A grey picture of more than 8 bits: integers span 16 bits, floats what their largest value suggests."""
+    wide = image if image.mode == "F" else image.convert("I").convert("F")
+    full = _float_range(float(np.asarray(wide).max())) if image.mode == "F" else 65535.0
     return wide.point(lambda value: value * (255.0 / full)).convert("L")
+
+
+def _float_range(top: float) -> float:
+    return next((full for full in (1.0, 255.0) if top <= full), 65535.0)
 
 
 def content_hash(image: Image.Image) -> str:

@@ -7,7 +7,8 @@ ip_adapter/ip_adapter.py and resampler.py), so that a file's tensors load by nam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class Resampler(nn.Module):
         """(n, patches + 1, width) hidden states → (n, tokens, cross_attention_dim)."""
         latents = self.latents.expand(hidden_states.shape[0], -1, -1)
         features = self.proj_in(hidden_states)
-        for attention, widen in self.layers:  # type: ignore[misc]
+        for attention, widen in cast(Iterable[tuple[nn.Module, nn.Module]], self.layers):
             latents = attention(features, latents) + latents
             latents = widen(latents) + latents
         return self.norm_out(self.proj_out(latents))

@@ -80,20 +80,24 @@ def read_blocks(text: str, number: int) -> dict[str, Any] | None:
     if not text.strip():
         return None
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else dict(map(_line, text.strip().splitlines()))
+        return json.loads(text) if text.lstrip().startswith("{") else _lines(text)
     except ValueError:
         raise UnitError(
-            f"Custom blocks are written one a line, like up_blocks.0.attentions.1: 1.0; got {shown(text)}.",
+            "Custom blocks are written one a line, each address once, like up_blocks.0.attentions.1: 1.0; "
+            f"got {shown(text)}.",
             "blocks",
             number,
         ) from None
 
 
-def _line(line: str) -> tuple[str, float]:
-    address, _, scale = line.rpartition(":")
-    return address.strip(), float(scale)
+def _lines(text: str) -> dict[str, float]:
+    pairs = [line.rpartition(":") for line in text.splitlines() if line.strip()]
+    scales = {address.strip(): float(scale) for address, _, scale in pairs}
+    if len(scales) < len(pairs):
+        raise ValueError("an address is given twice")
+    return scales
 
 
 def write_blocks(blocks: dict[str, float] | None) -> str:
     """The inverse of `read_blocks`, for pasting."""
-    return "\n".join(f"{address}: {scale:g}" for address, scale in (blocks or {}).items())
+    return "\n".join(f"{address}: {scale}" for address, scale in (blocks or {}).items())

@@ -106,11 +106,11 @@ class UnitTab:
         )
 
     def _block_picker(self, blocks: Any) -> None:
-        names = [(f"{name}  ({ldm_name(name)})", name) for name in SDXL_BLOCKS]
+        names = [f"{name} = {ldm_name(name)}" for name in SDXL_BLOCKS]
         picker = gr.Dropdown(label="Add a block", choices=names, value=None, elem_id=self._id("block_picker"))
         picker.do_not_save_to_config = True
         picker.input(
-            fn=lambda text, name: (f"{text.rstrip()}\n{name}: 1.0".lstrip(), None),
+            fn=lambda text, names: (f"{text.rstrip()}\n{names.split()[0]}: 1.0".lstrip(), None),
             inputs=[blocks, picker],
             outputs=[blocks, picker],
             queue=False,

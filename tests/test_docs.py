@@ -1,0 +1,43 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lib_instantstyle.core.fields import Choice, Number
+from lib_instantstyle.core.units import FIELDS
+from lib_instantstyle.hosts.downloads import DOWNLOADS
+
+ROOT = Path(__file__).parents[1]
+
+
+def api_rows() -> dict[str, str]:
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    return dict(re.findall(r"^\| `(\w+)` \| (.+)$", text, re.MULTILINE))
+
+
+def test_every_field_has_a_row_in_the_api_document_and_no_row_is_left_over() -> None:
+    assert list(api_rows()) == list(FIELDS)
+
+
+def test_rows_give_each_fields_help_bounds_and_choices() -> None:
+    for name, row in api_rows().items():
+        kind = FIELDS[name].kind
+        assert FIELDS[name].help in row
+        if isinstance(kind, Choice):
+            assert all(f"`{choice}`" in row for choice in kind.choices)
+        if isinstance(kind, Number):
+            assert f"{kind.low:g} to {kind.high:g}".replace("-", "−") in row
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_downloads_come_from_a_pinned_revision_with_whole_hashes() -> None:
+    for download in DOWNLOADS.values():
+        assert re.search(r"^https://.+/resolve/[0-9a-f]{40}/", download.url)
+        assert re.fullmatch(r"[0-9a-f]{64}", download.sha256)
