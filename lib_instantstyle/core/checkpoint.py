@@ -125,13 +125,20 @@ def inspect_adapter(path: Path) -> AdapterInfo:
 
 def identify(path: Path, shapes: Shapes) -> AdapterInfo:
     """As `inspect_adapter`, from shapes alone."""
+    try:
+        return _identified(path, shapes)
+    except (IndexError, ValueError, ZeroDivisionError):
+        raise CheckpointError(f"{path.name} has names or shapes that no IP-Adapter has.") from None
+
+
+def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
     projection_names, layer_names = _strip(shapes, PROJECTION_PREFIXES), _strip(shapes, LAYER_PREFIXES)
     projection = {name: shapes[key] for name, key in projection_names.items()}
     layers = {name: shapes[key] for name, key in layer_names.items()}
     _refuse(path, shapes, projection, layers)
     context = _context_width(layers)
     variant, feature, tokens = _variant(path, projection, context)
-    widths = _layer_widths(path, layers)
+    widths = _layer_widths(path, layers, context)
     return AdapterInfo(path, variant, feature, tokens, context, widths, projection_names, layer_names)
 
 
@@ -163,14 +170,16 @@ def _variant(path: Path, projection: Shapes, context: int) -> tuple[str, Feature
     )
 
 
-def _layer_widths(path: Path, layers: Shapes) -> dict[int, int]:
+def _layer_widths(path: Path, layers: Shapes, context: int) -> dict[int, int]:
     widths = {}
-    for name, shape in layers.items():
-        number, _, rest = name.partition(".")
-        if rest == "to_k_ip.weight":
-            if layers.get(f"{number}.to_v_ip.weight") != shape or not number.isdigit() or int(number) % 2 == 0:
+    for name in layers:
+        if name.endswith(".to_k_ip.weight"):
+            number = name.removesuffix(".to_k_ip.weight")
+            index, shape = int(number) // 2, (layers[name][0], context)
+            pair = layers[name], layers.get(f"{number}.to_v_ip.weight")
+            if pair != (shape, shape) or number != str(2 * index + 1):
                 raise CheckpointError(f"{path.name} is damaged: layer {number} has no to_v_ip to go with its to_k_ip.")
-            widths[int(number) // 2] = shape[0]
+            widths[index] = shape[0]
     return widths
 
 
@@ -210,5 +219,5 @@ class Adapter:
 
 def _empty_projection(info: AdapterInfo, shapes: Shapes) -> nn.Module:
     if info.variant == "plus":
-        return Resampler(shapes)
+        return Resampler(shapes, info.cross_attention_dim)
     return ImageProjModel(info.feature.width, info.cross_attention_dim, info.tokens)

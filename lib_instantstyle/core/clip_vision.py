@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from .tensor_files import TensorFile, open_tensors
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEADS = {1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of ViT-L, H, g and bigG: shapes do not tell the number of heads
+LONGEST = 64  # short sides; what lies farther out on a long side is cut off before a picture is resized
 OPENAI_VIT_L = (1024, 768)  # hidden and projection width of the one tower trained with quick_gelu
 
 
@@ -72,12 +74,19 @@ class EncoderInfo:
 def inspect_encoder(path: Path) -> EncoderInfo:
     """What the file at `path` is; no tensor is read. Raises CheckpointError when it holds no CLIP vision tower."""
     shapes = open_tensors(path).shapes
+    with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
+        if info := _recognised(path, shapes):
+            return info
+    raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {', '.join(sorted(shapes)[:3])}, …).")
+
+
+def _recognised(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> EncoderInfo | None:
     if "vision_model.embeddings.class_embedding" in shapes and "visual_projection.weight" in shapes:
         return EncoderInfo(path, "huggingface", "", _huggingface_config(path, shapes))
     for prefix in ("visual.", ""):
         if f"{prefix}class_embedding" in shapes and f"{prefix}proj" in shapes and f"{prefix}ln_post.weight" in shapes:
             return EncoderInfo(path, "open_clip", prefix, _open_clip_config(shapes, prefix))
-    raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {', '.join(sorted(shapes)[:3])}, …).")
+    return None
 
 
 def _huggingface_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -173,6 +182,7 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
 
     Short side to `size` (bicubic, long side rounded down), centre crop, 0..1, CLIP mean and deviation.
     """
+    image = _without_far_ends(image)
     width, height = image.size
     short = min(width, height)
     scaled = image.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
@@ -182,16 +192,23 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous()
 
 
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of a strip: only the centre square is seen, and enlarged whole a long strip would fill the memory."""
+    reach = LONGEST * min(image.size)
+    left, top = max(image.width - reach, 0) // 2, max(image.height - reach, 0) // 2
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+
+
 def _load(info: EncoderInfo) -> nn.Module:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     file = open_tensors(info.path)
-    with torch.device("meta"):
-        model = CLIPVisionModelWithProjection(CLIPVisionConfig(**info.config))
     tensors = dict(_huggingface_tensors(file) if info.layout == "huggingface" else _converted(file, info.prefix))
     try:
+        with torch.device("meta"):
+            model = CLIPVisionModelWithProjection(CLIPVisionConfig(**info.config))
         missing, _ = model.load_state_dict(tensors, strict=False, assign=True)
-    except RuntimeError as error:
+    except Exception as error:  # sizes of no model: transformers, or torch, says so in its own way
         raise CheckpointError(f"{info.path.name} does not fit its own layout: {error}") from None
     if lacking := [name for name in missing if not name.endswith("position_ids")]:
         raise CheckpointError(f"{info.path.name} is incomplete: it lacks {', '.join(lacking[:3])}. Download it again.")

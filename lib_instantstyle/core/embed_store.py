@@ -12,6 +12,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -102,7 +103,8 @@ class PictureStore:
         """Keep a picture, losslessly."""
         path = self._folder / f"{picture.hash}.png"
         if path.is_file():
-            os.utime(path)
+            with suppress(OSError):
+                os.utime(path)  # used just now, so pruned last
             return
         write_quietly(path, lambda target: picture.image.save(target, "PNG", compress_level=1))
         prune(self._folder, PICTURES_BYTES)
@@ -133,7 +135,8 @@ def write_quietly(path: Path, write: Callable[[Path], object]) -> None:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         log.warning("%s could not be kept: %s", path.name, error)
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def prune(folder: Path, limit: int) -> None:

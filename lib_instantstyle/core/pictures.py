@@ -21,6 +21,8 @@ from .fields import shown
 
 MAX_PIXELS = 100_000_000  # a 10,000 × 10,000 picture; more is a decompression bomb rather than a reference
 WHITE = (255, 255, 255, 255)
+# Pillow's names of the formats that are read, where installed. The rest stays shut: PostScript starts an interpreter.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,8 @@ def _open(text: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked next
-            return Image.open(io.BytesIO(data))
+            Image.init()
+            return Image.open(io.BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
     except Image.DecompressionBombError:
         raise PictureError(
             f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; this one has far more.",

@@ -63,7 +63,7 @@ def feed_forward(dim: int, hidden: int) -> nn.Sequential:
 class Resampler(nn.Module):
     """Plus variant: learned latent tokens read the encoder's penultimate hidden states."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], cross_attention_dim: int) -> None:
         super().__init__()
         _, tokens, dim = shapes["latents"]
         inner_dim, hidden = shapes["layers.0.0.to_q.weight"][0], shapes["layers.0.1.1.weight"][0]
@@ -73,8 +73,8 @@ class Resampler(nn.Module):
         self.layers = nn.ModuleList(
             nn.ModuleList([PerceiverAttention(dim, inner_dim), feed_forward(dim, hidden)]) for _ in range(depth)
         )
-        self.proj_out = nn.Linear(dim, shapes["proj_out.weight"][0])
-        self.norm_out = nn.LayerNorm(shapes["proj_out.weight"][0])
+        self.proj_out = nn.Linear(dim, cross_attention_dim)
+        self.norm_out = nn.LayerNorm(cross_attention_dim)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(n, patches + 1, width) hidden states → (n, tokens, cross_attention_dim)."""

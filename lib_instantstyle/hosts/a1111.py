@@ -96,10 +96,11 @@ def _pooled_projection(model: Any) -> Tensor:
 
 
 def _literally(text: str) -> str:
-    """Keep the WebUI from reading brackets as emphasis: the text is one phrase, as it stands."""
+    """Keep the WebUI from reading brackets as emphasis and BREAK as an order: the text is one phrase, as it stands."""
     if shared.opts.emphasis == "None":
         return text
-    return "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in text)
+    as_read = text.lower()  # by CLIP, which knows no capitals
+    return "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in as_read)
 
 
 def unit_count() -> int:

@@ -7,7 +7,9 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -97,10 +99,11 @@ def fetch(download: Download, folder: Path, progress: Progress) -> Path:
         _check_room(download, folder)
         _check_hash(download, _receive(download, partial, progress))
         os.replace(partial, target)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise DownloadError(f"{download.file_name} could not be downloaded from {download.url}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return target
 
 
@@ -116,7 +119,7 @@ def _receive(download: Download, partial: Path, progress: Progress) -> str:
     """Stream the file to `partial`; the SHA-256 of what arrived."""
     digest, received = hashlib.sha256(), 0
     with urllib.request.urlopen(download.url, timeout=60) as answer, partial.open("wb") as file:
-        while chunk := answer.read(_CHUNK):
+        while received <= download.size and (chunk := answer.read(_CHUNK)):
             file.write(chunk)
             digest.update(chunk)
             received += len(chunk)

@@ -27,14 +27,15 @@ class Shelf(Generic[Info]):
     folders: Callable[[], Sequence[Path]]  # most important first
     sign: str  # a word that every file of the kind has in its table of names
     inspect: Callable[[Path], Info]
+    told_apart_by: str  # "name" where files are asked for by name, else "path": half the encoders are called model
     _known: dict[tuple[Path, int, int], Info | CheckpointError | None] = field(default_factory=dict)
 
     def usable(self) -> list[Info]:
-        """What can be used; of several files with one name the first counts."""
-        first: dict[str, Info] = {}
+        """What can be used; of several files that cannot be told apart the first counts."""
+        first: dict[object, Info] = {}
         for entry in self._entries():
             if not isinstance(entry, CheckpointError):
-                first.setdefault(entry.name, entry)
+                first.setdefault(getattr(entry, self.told_apart_by), entry)
         return list(first.values())
 
     def unusable(self) -> list[CheckpointError]:
@@ -85,8 +86,8 @@ class ModelFiles:
     encoder_folders: Callable[[], Sequence[Path]]
 
     def __post_init__(self) -> None:
-        self.adapters: Shelf[AdapterInfo] = Shelf(self.adapter_folders, "to_k_ip", inspect_adapter)
-        self.encoders: Shelf[EncoderInfo] = Shelf(self.encoder_folders, "class_embedding", inspect_encoder)
+        self.adapters: Shelf[AdapterInfo] = Shelf(self.adapter_folders, "to_k_ip", inspect_adapter, "name")
+        self.encoders: Shelf[EncoderInfo] = Shelf(self.encoder_folders, "class_embedding", inspect_encoder, "path")
 
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter of that name. Raises AdapterNotFoundError, or the CheckpointError that says why it is refused."""
