@@ -73,7 +73,16 @@ def test_reading_never_raises_and_never_lets_an_invalid_value_through(text: str)
 
 @pytest.mark.parametrize(
     "text",
-    ["weight: 99", "weight: NaN", "weight: true", "preset: evil", "blocks: [1]", "unknown: 1", "content_prompt: {", "{"],
+    [
+        "weight: 99",
+        "weight: NaN",
+        "weight: true",
+        "preset: evil",
+        "blocks: [1]",
+        "unknown: 1",
+        "content_prompt: {",
+        "{",
+    ],
 )
 def test_bad_values_are_left_out(text: str) -> None:
     assert from_infotext(text) == {}

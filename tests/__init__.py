@@ -1,0 +1,1 @@
+"""Tests of the core and the session; they need no WebUI and no downloaded model."""

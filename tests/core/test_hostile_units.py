@@ -1,0 +1,33 @@
+"""Hostile payloads: any JSON is a unit or is refused."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_instantstyle.core.errors import UnitError
+from lib_instantstyle.core.units import FIELDS, StyleUnit, parse_units
+
+from .refusals import refusal
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(10**500),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "wieght"]) | st.text(max_size=8), JSON, max_size=6) | JSON)
+def test_any_json_is_a_unit_or_refused(data: object) -> None:
+    if refused := refusal(lambda: StyleUnit.from_dict(data)):
+        assert isinstance(refused, UnitError)
+        assert refused.as_json()["message"]
+    else:
+        unit = StyleUnit.from_dict(data)
+        assert StyleUnit.from_dict(unit.to_dict()) == unit
+
+
+@given(st.lists(JSON, max_size=4))
+def test_any_list_is_units_or_refused_with_a_number(values: list[object]) -> None:
+    refused = refusal(lambda: parse_units(values, limit=3))
+    assert refused is None or refused.unit in (1, 2, 3, 4)

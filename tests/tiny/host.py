@@ -1,0 +1,54 @@
+"""A host without a WebUI: a UNet, a folder of models, and a text encoder made of random directions."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib_instantstyle.core.checkpoint import AdapterInfo
+from lib_instantstyle.core.clip_vision import EncoderInfo, Feature
+from lib_instantstyle.core.embed_store import EmbedStore
+from lib_instantstyle.hosts.model_files import ModelFiles
+
+from .clip import POOLED
+
+
+class TinyHost:
+    """Implements hosts.protocol.Host on the CPU; counts what costs time."""
+
+    def __init__(self, unet: nn.Module, models: Path, cache: Path, text_width: int = POOLED) -> None:
+        self.live_unet, self.models, self.cache = unet, models, cache
+        self.embed_store = EmbedStore(cache)
+        self.encoder_loads = self.text_encodings = 0
+        self._text_width = text_width
+        self._files = ModelFiles(lambda: [models / "adapters"], lambda: [models / "encoders"])
+
+    def unet(self) -> nn.Module:
+        return self.live_unet
+
+    def adapter(self, name: str) -> AdapterInfo:
+        return self._files.adapter(name)
+
+    def encoder(self, feature: Feature) -> EncoderInfo:
+        return self._files.encoder(feature)
+
+    def encoder_device(self) -> tuple[torch.device, torch.dtype]:
+        return torch.device("cpu"), torch.float32
+
+    @contextmanager
+    def room_for_encoder(self) -> Iterator[None]:
+        self.encoder_loads += 1
+        yield
+
+    def content_text_width(self) -> int:
+        return self._text_width
+
+    def content_text_embeds(self, text: str) -> Tensor:
+        self.text_encodings += 1
+        made = torch.Generator().manual_seed(zlib.crc32(text.encode()))
+        return torch.randn(1, self._text_width, generator=made)
