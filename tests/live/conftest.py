@@ -1,0 +1,78 @@
+"""Live tests: against the AUTOMATIC1111 WebUI that the environment variable WEBUI_DIR names, run with its own Python.
+
+    WEBUI_DIR=~/stable-diffusion-webui ~/stable-diffusion-webui/venv/bin/python -m pytest tests/live
+
+The WebUI's own folder is only read: models, settings and extensions come from a temporary data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SKIPPED = "live tests were not run: set WEBUI_DIR to an AUTOMATIC1111 WebUI and run them with its Python, see README"
+SHIPPED_WITH_WEBUI = ("gradio", "open_clip")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the live tests; with no WebUI to test, leave one of them, to be skipped for all in one line."""
+    live = [item for item in items if HERE in item.path.parents]
+    for item in live:
+        item.add_marker(pytest.mark.live)
+    if live and not os.environ.get("WEBUI_DIR"):
+        live[0].add_marker(pytest.mark.skip(reason=f"{len(live)} {SKIPPED}"))
+        config.hook.pytest_deselected(items=live[1:])
+        items[:] = [item for item in items if item not in live[1:]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def webui_folder() -> Path:
+    """The WebUI to test against. Once it is named, anything that keeps it from running is a failure."""
+    folder = Path(os.environ["WEBUI_DIR"]).expanduser().resolve()
+    if not (folder / "webui.py").is_file():
+        pytest.fail(f"WEBUI_DIR is {folder}, but there is no webui.py in it.", pytrace=False)
+    for name in SHIPPED_WITH_WEBUI:
+        if find_spec(name) is None:
+            pytest.fail(f"{sys.executable} has no {name}: run live tests with the WebUI's own Python.", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(webui_folder):
+    """The data folder that the WebUI runs on; it is gone afterwards."""
+    from live_world import make_world
+
+    with tempfile.TemporaryDirectory(prefix="instantstyle-live-") as folder:
+        yield make_world(Path(folder).resolve(), webui_folder)
+
+
+@pytest.fixture(scope="session")
+def webui(webui_folder, world) -> Iterator[object]:
+    """The WebUI, started once, inside this process."""
+    from live_webui import start
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield start(webui_folder, world.folder, patch)
+
+
+@pytest.fixture(scope="session")
+def by_the_book(webui, world):
+    """Compares what the extension makes with what the formula gives."""
+    from live_comparison import Comparison
+
+    return Comparison(webui, world)
+
+
+@pytest.fixture(autouse=True)
+def no_hook_left(request):
+    """After every test that had a WebUI in this process, none of our hooks may be left on any module."""
+    yield
+    if "webui" in request.fixturenames:
+        assert not request.getfixturevalue("webui").hooks()

@@ -1,0 +1,99 @@
+"""A headless Chromium in front of the tester's WebUI, and the panel in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+SMALL_JOB = {"steps": "3", "width": "128", "height": "128"}
+PATIENCE = 90_000  # milliseconds for one job
+FINISHED = """([id, old]) => {
+    const text = document.querySelector(id).innerText;
+    return text !== old && text.includes("Time taken");
+}"""
+
+
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """A browser. Skipped, saying so, where there is none to drive."""
+    driver = pytest.importorskip("playwright.sync_api", reason="the panel was not tried: install playwright")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("the panel was not tried: no Chromium found, name one in CHROMIUM")
+    with driver.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def open_page(browser: Any, url: str) -> Any:
+    """A page of the WebUI of its own, loaded and ready."""
+    page = browser.new_page(viewport={"width": 1500, "height": 1600})
+    page.goto(url)
+    page.wait_for_selector("#txt2img_generate", timeout=PATIENCE)
+    page.wait_for_timeout(2000)  # the WebUI's scripts go on arranging the page after it shows
+    return page
+
+
+class Panel:
+    """The InstantStyle accordion of one tab, and the job settings around it."""
+
+    def __init__(self, page: Any, tab: str = "txt2img") -> None:
+        self.page, self.tab = page, tab
+        self._ids = f"#script_{tab}_instantstyle_"
+
+    def open(self) -> None:
+        self.page.click(f"{self._ids}enabled .label-wrap")
+        self.page.wait_for_timeout(1500)
+
+    def locate(self, name: str, unit: int = 1) -> Any:
+        return self.page.locator(f"{self._ids}unit{unit}_{name}")
+
+    def status(self) -> str:
+        return self.page.inner_text(f"{self._ids}status")
+
+    @property
+    def download_button(self) -> Any:
+        return self.page.locator(f"{self._ids}download")
+
+    def drop(self, file: Path, unit: int = 1) -> None:
+        self.locate("image", unit).locator("input[type=file]").set_input_files(file)
+        self.locate("image", unit).locator("img").wait_for()
+
+    def drop_more(self, *files: Path) -> None:
+        self.page.locator(f"{self._ids}unit1").get_by_text("More pictures of the same style").click()
+        self.locate("more_pictures").locator("input[type=file]").set_input_files(files)
+        self.page.wait_for_timeout(1000)
+
+    def choose(self, name: str, label: str) -> None:
+        self.locate(name).get_by_text(label, exact=True).click()
+        self.page.wait_for_timeout(700)
+
+    def type(self, name: str, text: str) -> None:
+        field = self.locate(name).locator("textarea, input[type=number]").first
+        field.fill(text)
+        field.blur()
+
+    def value(self, name: str) -> str:
+        return self.locate(name).locator("textarea, input[type=number], input").first.input_value()
+
+    def make_small(self, prompt: str) -> None:
+        self.page.fill(f"#{self.tab}_prompt textarea", prompt)
+        for name, value in SMALL_JOB.items():
+            self.page.fill(f"#{self.tab}_{name} input[type=number]", value)
+
+    def generate(self) -> tuple[str, str]:
+        """Press Generate and wait; the infotext and the message under the picture."""
+        old = self.page.inner_text(f"#html_log_{self.tab}")
+        self.page.click(f"#{self.tab}_generate")
+        self.page.wait_for_function(FINISHED, arg=[f"#html_log_{self.tab}", old], timeout=PATIENCE)
+        return self.page.inner_text(f"#html_info_{self.tab}"), self.page.inner_text(f"#html_log_{self.tab}")

@@ -1,0 +1,196 @@
+"""The tester's WebUI, started inside the test process, and the jobs that tests give it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from live_world import as_base64, picture
+from torch import Tensor, nn
+
+# On the processor, in float32, with nothing fetched and nothing asked: the same everywhere.
+ARGUMENTS = (
+    *("--use-cpu", "all", "--no-half", "--precision", "full", "--api"),
+    *("--skip-version-check", "--no-download-sd-model", "--no-hashing", "--disable-console-progressbars"),
+)
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+SETTINGS = {
+    "prompt": "a cat",
+    "negative_prompt": "",
+    "seed": 1,
+    "steps": 2,
+    "width": 96,
+    "height": 64,
+    "sampler_name": "Euler",
+    "cfg_scale": 5,
+}
+IMG2IMG = {"init_images": [as_base64(picture(7, (96, 64)))], "denoising_strength": 0.7}
+OUR_HOOKS = "instantstyle_"
+
+
+@dataclass
+class Pass:
+    """One sampling pass: what the UNet answered to each call, and the latents at the end."""
+
+    predictions: list[Tensor] = field(default_factory=list)
+    latents: Tensor | None = None  # none when sampling failed
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.predictions, *([] if self.latents is None else [self.latents])]
+
+    def same_as(self, other: Pass) -> bool:
+        """Whether both are bit-identical in every prediction and in the latents."""
+        return len(self.tensors) == len(other.tensors) and all(map(torch.equal, self.tensors, other.tensors))
+
+
+@dataclass
+class Job:
+    """What became of one request."""
+
+    status: int = 0
+    answer: dict[str, Any] = field(default_factory=dict)
+    passes: list[Pass] = field(default_factory=list)
+
+    @property
+    def infotext(self) -> str:
+        return json.loads(self.answer["info"])["infotexts"][0]
+
+    def same_as(self, other: Job) -> bool:
+        """Whether both sampled, and every pass of one is bit-identical to that of the other."""
+        alike = (own.same_as(others) for own, others in zip(self.passes, other.passes))
+        return 0 < len(self.passes) == len(other.passes) and all(alike)
+
+
+class LiveWebUI:
+    """A started WebUI with its HTTP API."""
+
+    def __init__(self) -> None:
+        from modules import initialize
+
+        with _own_interrupt_key():
+            initialize.imports()
+            initialize.initialize()
+        self._serve()
+
+    def _serve(self) -> None:
+        """As webui.py does, short of opening a port."""
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+
+        from modules import call_queue, script_callbacks
+        from modules.api.api import Api
+
+        app = FastAPI()
+        script_callbacks.before_ui_callback()
+        Api(app, call_queue.queue_lock)
+        script_callbacks.app_started_callback(None, app)
+        self.client = TestClient(app, raise_server_exceptions=False)
+
+    def reload_ui(self) -> None:
+        """What the "Reload UI" button leads to in webui.py."""
+        from modules import initialize, script_callbacks
+
+        script_callbacks.app_reload_callback()
+        script_callbacks.script_unloaded_callback()
+        initialize.initialize_rest(reload_script_modules=True)
+        self._serve()
+
+    @property
+    def unet(self) -> nn.Module:
+        from modules import shared
+
+        return shared.sd_model.model.diffusion_model
+
+    def txt2img(self, *units: Any, **settings: Any) -> Job:
+        return self.post("txt2img", units, settings)
+
+    def img2img(self, *units: Any, **settings: Any) -> Job:
+        return self.post("img2img", units, settings)
+
+    def post(self, tab: str, units: tuple[Any, ...], settings: dict[str, Any]) -> Job:
+        """Run one job; with no units our script is not mentioned at all.
+
+        Beside the API's own fields, `settings` may hold `scripts`, more always-on scripts, and `options`, settings of
+        the WebUI that hold for this job. (The API's override_settings outlive it when config.json lacks them.)
+        """
+        from modules import shared
+
+        settings = {**(IMG2IMG if tab == "img2img" else {}), **settings}
+        scripts, options = settings.pop("scripts", {}), settings.pop("options", {})
+        if units:
+            scripts = {**scripts, "InstantStyle": {"args": list(units)}}
+        body = {**SETTINGS, **settings, "alwayson_scripts": scripts}
+        job = Job()
+        torch.manual_seed(0)  # img2img draws from the global generator
+        with _recording(job), mock.patch.dict(shared.opts.data, options):
+            response = self.client.post(f"/sdapi/v1/{tab}", json=body)
+        job.status, job.answer = response.status_code, response.json()
+        return job
+
+    def hooks(self) -> list[str]:
+        """The names of our hooks on any module of the loaded checkpoint."""
+        from modules import shared
+
+        return [name for module in shared.sd_model.modules() for name in _hook_names(module)]
+
+
+def start(folder: Path, data: Path, patch: pytest.MonkeyPatch) -> LiveWebUI:
+    """Start the WebUI at `folder` on the data folder `data`."""
+    for name, value in ENVIRONMENT.items():
+        patch.setenv(name, value)
+    patch.delenv("COMMANDLINE_ARGS", raising=False)
+    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS])
+    patch.syspath_prepend(str(folder))
+    patch.chdir(folder)
+    torch.set_num_threads(1)  # tensors this small only wait for one another
+    return LiveWebUI()
+
+
+@contextmanager
+def _own_interrupt_key() -> Iterator[None]:
+    """The WebUI makes Ctrl-C end the process at once, as if all were well; pytest wants it back."""
+    kept = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
+
+
+@contextmanager
+def _recording(job: Job) -> Iterator[None]:
+    from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
+
+    from modules.sd_samplers_common import Sampler
+
+    sample, call = Sampler.launch_sampling, OpenAIWrapper.forward
+
+    def sample_and_keep(self: Any, *args: Any) -> Tensor:
+        job.passes.append(Pass())
+        latents = sample(self, *args)
+        job.passes[-1].latents = latents.detach().clone()
+        return latents
+
+    def call_and_keep(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        predicted = call(self, *args, **kwargs)
+        job.passes[-1].predictions.append(predicted.detach().clone())
+        return predicted
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_and_keep))
+        stack.enter_context(mock.patch.object(OpenAIWrapper, "forward", call_and_keep))
+        yield
+
+
+def _hook_names(module: nn.Module) -> list[str]:
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    names = [getattr(hook, "__name__", "") for hook in hooks]
+    return [name for name in names if name.startswith(OUR_HOOKS)]

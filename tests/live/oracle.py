@@ -1,0 +1,150 @@
+"""Styled sampling by the book: decoupled cross-attention written out in place of the routed `attn2`.
+
+    out = to_out( softmax(q Kᵀ/√d) V  +  Σ_units scale · softmax(q K_ipᵀ/√d) V_ip )
+
+Which rows of a batch are conditional is not found out but told by the test, call by call; so is where a unit acts. With
+the extension off, a job inside `styling(…)` ends in the latents that the extension must reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+from unittest import mock
+
+import torch
+from live_world import World
+from oracle_prompts import Content, attention, image_prompts, load
+from PIL import Image
+from torch import Tensor, nn
+
+# The WebUI's name of each block, and the numbers that its layers have in an adapter file.
+STYLE, LAYOUT = "output_blocks.1.1", "input_blocks.8.1"
+NUMBERS = {
+    "input_blocks.4.1": range(1, 5, 2),
+    "input_blocks.5.1": range(5, 9, 2),
+    "input_blocks.7.1": range(9, 29, 2),
+    LAYOUT: range(29, 49, 2),
+    "output_blocks.0.1": range(49, 69, 2),
+    STYLE: range(69, 89, 2),
+    "output_blocks.2.1": range(89, 109, 2),
+    "output_blocks.3.1": range(109, 113, 2),
+    "output_blocks.4.1": range(113, 117, 2),
+    "output_blocks.5.1": range(117, 121, 2),
+    "middle_block.1": range(121, 141, 2),
+}
+
+
+@dataclass(frozen=True)
+class Styling:
+    """One unit as the formula sees it."""
+
+    pictures: tuple[Image.Image, ...]
+    scales: Mapping[str, float]  # a block or one of its transformer blocks, in the WebUI's names → scale
+    adapter: str = "tiny-base"
+    content: Content | None = None
+    steps: tuple[range, ...] | None = None  # for each pass, the model calls in which it acts, from 0; all when None
+
+
+@dataclass
+class Layer:
+    """Keys and values of one unit in one attn2, each (tokens, width): for unconditional and for conditional rows."""
+
+    keys: tuple[Tensor, Tensor]
+    values: tuple[Tensor, Tensor]
+    scale: float
+    steps: tuple[range, ...] | None
+
+    def acts(self, number: int, step: int) -> bool:
+        return self.steps is None or step in self.steps[number]
+
+    def attend(self, query: Tensor, rows: str, heads: int) -> Tensor:
+        is_cond = [row == "c" for row in rows]
+        key = torch.stack([self.keys[row] for row in is_cond])
+        value = torch.stack([self.values[row] for row in is_cond])
+        return self.scale * attention(query, key, value, heads)
+
+
+@dataclass
+class Oracle:
+    """Counts passes and calls of the UNet. `rows` tells each step's calls: "cu" is one call with a conditional and an
+    unconditional row, "cc uu" is two calls of two rows. When there are more steps, it starts over."""
+
+    rows: Sequence[str]
+    layers: dict[str, list[Layer]] = field(default_factory=dict)
+    pass_number: int = -1
+    calls: Iterator[tuple[int, str]] | None = None  # those to come in this pass: step and rows
+
+    def begin_pass(self) -> None:
+        self.pass_number += 1
+        self.calls = ((step, call) for step, calls in enumerate(cycle(self.rows)) for call in calls.split())
+
+    @contextmanager
+    def call(self, unet: nn.Module, batch: int) -> Iterator[None]:
+        """One call of the UNet, with the routed modules' forward replaced while it lasts."""
+        step, rows = next(self.calls)
+        assert len(rows) == batch, f"step {step} was said to have the rows {rows!r}, but has {batch}"
+        with ExitStack() as stack:
+            for path, layers in self.layers.items():
+                module = unet.get_submodule(path)
+                acting = [layer for layer in layers if layer.acts(self.pass_number, step)]
+                stack.enter_context(mock.patch.object(module, "forward", _textbook(module, acting, rows)))
+            yield
+
+
+def _textbook(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
+    def forward(x: Tensor, context: Tensor, mask: None = None, **_: Any) -> Tensor:
+        query, key, value = attn2.to_q(x), attn2.to_k(context), attn2.to_v(context)
+        out = attention(query, key, value, attn2.heads)
+        for layer in layers:
+            out = out + layer.attend(query, rows, attn2.heads)
+        return attn2.to_out(out)
+
+    return forward
+
+
+@contextmanager
+def styling(world: World, units: Sequence[Styling], rows: Sequence[str]) -> Iterator[None]:
+    """Every job inside is styled by the formula."""
+    from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
+
+    from modules.sd_samplers_common import Sampler
+
+    oracle = Oracle(rows)
+    for unit in units:
+        for path, layer in _layers(world, unit):
+            oracle.layers.setdefault(path, []).append(layer)
+    sample, call = Sampler.launch_sampling, OpenAIWrapper.forward
+
+    def sample_anew(self: Any, *args: Any) -> Tensor:
+        oracle.begin_pass()
+        return sample(self, *args)
+
+    def call_styled(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with oracle.call(self.diffusion_model, x.shape[0]):
+            return call(self, x, *args, **kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_anew))
+        stack.enter_context(mock.patch.object(OpenAIWrapper, "forward", call_styled))
+        yield
+
+
+def _layers(world: World, unit: Styling) -> Iterator[tuple[str, Layer]]:
+    adapter = load(world.adapter(unit.adapter))
+    uncond, cond = image_prompts(world, adapter, unit.pictures, unit.content)
+    for path, key, scale in _routed(unit.scales):
+        to_k, to_v = (adapter[f"ip_adapter.{key}.{name}.weight"].T for name in ("to_k_ip", "to_v_ip"))
+        yield path, Layer((uncond @ to_k, cond @ to_k), (uncond @ to_v, cond @ to_v), scale, unit.steps)
+
+
+def _routed(scales: Mapping[str, float]) -> Iterator[tuple[str, int, float]]:
+    """(path of the attn2, its number in an adapter file, scale) of every layer that `scales` names."""
+    for block, numbers in NUMBERS.items():
+        for depth, number in enumerate(numbers):
+            path = f"{block}.transformer_blocks.{depth}"
+            for named in {block, path} & set(scales):
+                yield f"{path}.attn2", number, scales[named]

@@ -1,0 +1,133 @@
+"""The panel as a person uses it, in a real browser: drop a picture, generate, read the infotext, paste it back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from live_browser import Panel, browsing, open_page
+from live_world import picture
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def server(webui_folder, world):
+    from live_server import running
+
+    with running(webui_folder, world.folder) as started:
+        started.wait_until(lambda: started.get("/instantstyle/version").status_code == 200)
+        yield started
+
+
+@pytest.fixture
+def browser():
+    with browsing() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser, server):
+    return open_page(browser, server.url)
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        picture(number).save(path)
+    return paths
+
+
+def newest_picture(world):
+    return max((world.folder / "outputs" / "txt2img-images").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_a_dropped_picture_with_the_rest_left_alone_styles_what_is_prompted(page, files):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    plain, _ = panel.generate()
+    panel.open()
+    assert "Auto uses" in panel.status()
+    panel.drop(files[0])
+    styled, message = panel.generate()
+    assert "InstantStyle" not in plain
+    assert "preset: style, weight: 1.0" in styled
+    assert "Error" not in message
+
+
+def test_an_open_panel_without_a_picture_says_so_and_makes_nothing(page):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    infotext, message = panel.generate()
+    assert "has no reference picture" in message
+    assert infotext == ""
+
+
+def test_everything_comes_back_from_the_picture(page, browser, files, world, server):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    panel.drop_more(files[1], files[2])
+    panel.choose("preset", "Style + Layout")
+    for name, text in [
+        ("weight", "1.3"),
+        ("layout_weight", "0.4"),
+        ("content_prompt", 'a rabbit, a "forest": (dark)'),
+        ("content_scale", "0.8"),
+        ("end", "0.7"),
+    ]:
+        panel.type(name, text)
+    panel.choose("content_method", "Project")
+    first, _ = panel.generate()
+    made = newest_picture(world)
+
+    fresh = open_page(browser, server.url)
+    fresh.click('button:has-text("PNG Info")')
+    fresh.set_input_files("#pnginfo_image input[type=file]", made)
+    fresh.wait_for_timeout(2500)
+    fresh.click("#tab_pnginfo #txt2img_tab")
+    fresh.wait_for_timeout(3000)
+    pasted = Panel(fresh)
+    values = [pasted.value(name) for name in ("weight", "layout_weight", "content_scale", "end", "content_prompt")]
+    assert values == ["1.3", "0.4", "0.8", "0.7", 'a rabbit, a "forest": (dark)']
+    again, _ = pasted.generate()
+
+    assert again == first
+    assert newest_picture(world) != made
+    assert (pixels(newest_picture(world)) == pixels(made)).all()
+
+
+def test_controls_show_only_where_they_count_and_blocks_can_be_picked(page, files):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    assert not panel.locate("layout_weight").is_visible()
+    assert not panel.locate("blocks").is_visible()
+    panel.choose("preset", "Custom blocks")
+    picker = panel.locate("block_picker").locator("input")
+    picker.click()
+    picker.press("ArrowDown")
+    picker.press("Enter")
+    page.wait_for_timeout(1000)
+    assert panel.value("blocks") == "down_blocks.1.attentions.1: 1.0"
+    infotext, _ = panel.generate()
+    assert 'blocks: {\\"down_blocks.1.attentions.1\\": 1.0}' in infotext
+
+
+def test_the_panel_of_img2img_is_one_of_its_own(page, files):
+    page.click('#tabs button:has-text("img2img")')
+    page.wait_for_timeout(1000)
+    panel = Panel(page, "img2img")
+    page.set_input_files("#img2img_image input[type=file]", files[2])
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    infotext, message = panel.generate()
+    assert "preset: style, weight: 1.0" in infotext
+    assert "Error" not in message
