@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import UnitError
 from ..core.fields import shown
-from ..core.routing import CUSTOM
+from ..core.routing import CUSTOM, PRESETS
 from ..core.units import DEFAULTS, StyleUnit, parse_units
 
 NO_UNIT = "no unit"  # an empty slot; not null, which a client may send by mistake and must hear about
@@ -66,6 +66,8 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
     unit["image"] = [picture for picture in (tab["image"], *more) if picture is not None]
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
+    has_layout = unit["preset"] in PRESETS and PRESETS[unit["preset"]].layout_weighted
+    unit["layout_weight"] = tab["layout_weight"] if has_layout else None
     untouched = not unit["image"] and _is_default(unit)
     return {**unit, "enabled": bool(unit["enabled"]) and not untouched}
 

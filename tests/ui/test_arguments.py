@@ -77,6 +77,13 @@ def test_custom_blocks_count_only_with_their_preset() -> None:
     assert requested_units(arguments({**tab, "preset": "custom"}))[0].blocks == (("up_blocks.0", 1.0),)
 
 
+def test_the_layout_weight_counts_only_with_its_preset() -> None:
+    """Its slider always has a value, which must not reach the infotext of a picture it had no part in."""
+    tab = {"image": PICTURE, "layout_weight": 0.4}
+    assert requested_units(arguments(tab))[0].layout_weight is None
+    assert requested_units(arguments({**tab, "preset": "style_and_layout"}))[0].layout_weight == 0.4
+
+
 def test_slots_go_before_the_panel() -> None:
     units = requested_units(arguments({"image": PICTURE, "weight": 3.0}, slots=({"image": "abc"},)))
     assert [unit.weight for unit in units] == [1.0]
