@@ -65,6 +65,7 @@ class StyleJob:
     owner: Any = None  # the WebUI's StableDiffusionProcessing
     plans: tuple[UnitPlan, ...] = ()
     unmarked: int = 0  # model calls of the owner whose rows could not be told apart
+    ended: bool = False  # the style ended early in the sampling pass in progress
     _model_hook: RemovableHandle | None = None
 
     def begin(self, p: Any, units: Sequence[StyleUnit]) -> None:
@@ -90,6 +91,7 @@ class StyleJob:
             self.begin(p, units)
         if not getattr(p, "is_hr_pass", False):
             self.session.call.styled = 0
+        self.ended = False
         self._attach()
 
     def _attach(self) -> None:
@@ -112,7 +114,7 @@ class StyleJob:
         if self.owner is None or params.denoiser.p is not self.owner:
             self.detach()
             return
-        if not any(plan.scales for plan in self.plans):
+        if self.ended or not any(plan.scales for plan in self.plans):
             return
         self._follow_unet()
         self.session.call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
@@ -125,10 +127,10 @@ class StyleJob:
         try:
             if self.host.unet() is not self.session.attached_to:
                 self._attach()
-        except InstantStyleError as error:
+        except Exception as error:  # the WebUI swallows whatever leaves this callback
             self.detach()
-            self.plans = ()
-            self.tell(f"InstantStyle ends here: {error}")
+            self.ended = True
+            self.tell(f"InstantStyle ends early in this picture: {error}")
 
     def _reader(self) -> Any:
         def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
