@@ -1,0 +1,56 @@
+"""What the panel says before anything is generated, and what it offers to download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_instantstyle.hosts.model_files import ModelFiles
+from lib_instantstyle.ui.readiness import FIRST_ADAPTER, FIRST_ENCODER, Readiness, readiness
+
+from ..tiny import sdxl_unet
+from ..tiny.unets import sd15_unet
+
+
+def files(adapters: Path, encoders: Path) -> ModelFiles:
+    return ModelFiles(lambda: [adapters], lambda: [encoders])
+
+
+@pytest.fixture
+def installed(world: Path) -> ModelFiles:
+    return files(world / "adapters", world / "encoders")
+
+
+def test_with_everything_there_it_names_what_auto_takes(installed: ModelFiles) -> None:
+    now = readiness(installed, sdxl_unet())
+    assert (now.problems, now.downloads) == ((), ())
+    assert "Auto uses" in now.notes[0]
+    assert "base.safetensors" in now.notes[0]
+
+
+def test_without_an_adapter_it_offers_one_with_its_encoder(world: Path, tmp_path: Path) -> None:
+    now = readiness(files(tmp_path, world / "encoders"), None)
+    assert "No SDXL IP-Adapter is installed" in now.problems[0]
+    assert str(tmp_path) in now.problems[0]
+    assert now.downloads == (FIRST_ADAPTER, FIRST_ENCODER)
+    assert now.button_label == (
+        "ip-adapter_sdxl.safetensors (0.7 GB) and CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors (3.7 GB)"
+    )
+
+
+def test_without_the_encoder_it_says_which_one(world: Path, tmp_path: Path) -> None:
+    now = readiness(files(world / "adapters", tmp_path), None)
+    assert "is not installed" in now.problems[0]
+    assert now.notes == ()
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_checkpoint_of_another_family_is_named(world: Path, tmp_path: Path, has_files: bool) -> None:
+    folder = world if has_files else tmp_path
+    now = readiness(files(folder / "adapters", folder / "encoders"), sd15_unet())
+    assert "has the blocks of SD 1.5 or SD 2" in now.problems[0]
+
+
+def test_what_it_says_is_escaped() -> None:
+    assert "&lt;script&gt;" in Readiness(("<script>",), (), ()).as_html()
