@@ -108,6 +108,8 @@ def test_damaged_cache_is_computed_again(session: StyleSession, host: TinyHost, 
 def test_keys_and_values_are_kept_and_only_missing_layers_are_added(session: StyleSession) -> None:
     style = attach(session, unit(weight=0.3))
     session.detach()
+    (kept,) = session._kept.values()
+    assert kept.keys() == style.keys()
     more = attach(session, unit(preset="original", weight=2.0, start=0.5))
     assert more.keys() > style.keys()
     assert all(more[layer][0] is key and more[layer][1] is value for layer, (key, value) in style.items())

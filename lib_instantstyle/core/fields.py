@@ -15,6 +15,7 @@ from PIL import Image
 from .errors import UnitError
 
 MAX_TEXT = 2000  # characters; CLIP itself reads 77 tokens
+MAX_PICTURES = 32  # of one unit; each adds its tokens to every styled layer
 
 
 class Kind(Protocol):
@@ -129,6 +130,8 @@ class Pictures:
         if value is None:
             return ()
         many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        if len(many) > MAX_PICTURES:
+            raise UnitError(f"may hold {MAX_PICTURES} pictures at most, got {len(many)}.")
         for one in many:
             if not isinstance(one, (str, Image.Image)):
                 raise UnitError(f"must be a base64 string, a data URL or a list of them, got {shown(one)}.")
@@ -136,7 +139,7 @@ class Pictures:
 
     def schema(self) -> dict[str, Any]:
         one = {"type": "string", "contentEncoding": "base64"}
-        return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PICTURES}]}
 
 
 def shown(value: object) -> str:

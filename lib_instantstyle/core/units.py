@@ -122,11 +122,16 @@ def _checked(name: object, value: object) -> Any:
     if name not in FIELDS:
         near = difflib.get_close_matches(str(name), FIELDS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UnitError(f"There is no such field. {hint}Fields: {', '.join(FIELDS)}.", str(name))
+        raise UnitError(f"There is no such field. {hint}Fields: {', '.join(FIELDS)}.", _speakable(name))
     try:
         return FIELDS[str(name)].kind.parse(value)
     except InstantStyleError as error:
         raise error.at(field=str(name)) from None
+
+
+def _speakable(name: object) -> str:
+    """A client's field name as JSON can carry it back: without lone surrogates."""
+    return str(name).encode("utf-8", "replace").decode("utf-8")
 
 
 def parse_units(values: Sequence[object], limit: int) -> tuple[StyleUnit, ...]:

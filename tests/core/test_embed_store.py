@@ -126,6 +126,7 @@ def test_picture_that_is_not_the_same_any_more_is_not_given_out(tmp_path: Path, 
 def test_hash_that_is_no_hash_opens_nothing(name: str, tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
     (tmp_path / "store").mkdir()
+    assert PictureStore(tmp_path / "store").path(name) is None
     assert PictureStore(tmp_path / "store").get(name) is None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_instantstyle.core.errors import UnitError
+from lib_instantstyle.core.fields import MAX_PICTURES
 from lib_instantstyle.core.units import FIELDS, StyleUnit, parse_units
 
 from .refusals import refusal
@@ -31,3 +34,16 @@ def test_any_json_is_a_unit_or_refused(data: object) -> None:
 def test_any_list_is_units_or_refused_with_a_number(values: list[object]) -> None:
     refused = refusal(lambda: parse_units(values, limit=3))
     assert refused is None or refused.unit in (1, 2, 3, 4)
+
+
+def test_a_refusal_can_always_be_sent_as_json() -> None:
+    """A lone surrogate, which JSON may hold and UTF-8 may not, comes back as something that can be written."""
+    refused = refusal(lambda: StyleUnit.from_dict({"\ud800": 1}))
+    assert refused is not None
+    assert json.dumps(refused.as_json(), ensure_ascii=False).encode("utf-8")
+
+
+def test_a_unit_of_endless_pictures_is_refused() -> None:
+    refused = refusal(lambda: StyleUnit.from_dict({"image": ["abc"] * (MAX_PICTURES + 1)}))
+    assert refused is not None
+    assert (refused.field, refused.message) == ("image", "may hold 32 pictures at most, got 33.")
