@@ -1,9 +1,7 @@
-"""The UNet that is measured, random adapters that fit it, and the host that serves them."""
+"""The UNet that is measured, and random adapters that fit it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +12,6 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.checkpoint import AdapterInfo
-from lib_instantstyle.core.clip_vision import EncoderInfo, Feature
-from lib_instantstyle.core.embed_store import EmbedStore
-from lib_instantstyle.hosts.model_files import ModelFiles
 
 EMBED_DIM = 1280  # of ViT-bigG
 
@@ -92,37 +86,6 @@ def write_encoder(folder: Path) -> None:
         hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1, projection_dim=EMBED_DIM
     )
     CLIPVisionModelWithProjection(config).save_pretrained(str(folder), safe_serialization=True)
-
-
-class BenchHost:
-    """Answers for a UNet and a folder of models."""
-
-    def __init__(self, unet: nn.Module, folder: Path) -> None:
-        self._unet = unet
-        self.embed_store = EmbedStore(folder / "cache")
-        self._files = ModelFiles(lambda: [folder / "adapters"], lambda: [folder / "encoders"])
-
-    def unet(self) -> nn.Module:
-        return self._unet
-
-    def adapter(self, name: str) -> AdapterInfo:
-        return self._files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        return self._files.encoder(feature)
-
-    def encoder_device(self) -> tuple[torch.device, torch.dtype]:
-        return torch.device("cpu"), torch.float32
-
-    @contextmanager
-    def room_for_encoder(self) -> Iterator[None]:
-        yield
-
-    def content_text_width(self) -> int:
-        return EMBED_DIM
-
-    def content_text_embeds(self, text: str) -> Tensor:
-        return torch.ones(1, EMBED_DIM)
 
 
 def unet_inputs(unet: UNet2DConditionModel, size: Size, rows: int, pixels: int) -> dict[str, object]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lib_instantstyle.core.units import StyleUnit
 from lib_instantstyle.session import StyleSession
+from tests.tiny.host import TinyHost
 
-from .models import EMBED_DIM, BenchHost
+from .models import EMBED_DIM
 from .timing import Subject
 
 STYLE_SCALES = {"up": {"block_0": [0.0, 1.0, 0.0]}}
@@ -31,7 +32,7 @@ class Bench:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.session = StyleSession(BenchHost(self.unet, self.folder))
+        self.session = StyleSession(TinyHost(self.unet, self.folder, self.folder / "cache", EMBED_DIM))
         rows = self.inputs["sample"].shape[0]
         self.rows = tuple(row >= rows // 2 for row in range(rows))
 
