@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Layer
+from .blocks import SD15_BLOCKS, Layer
 from .clip_vision import Feature
 from .errors import CheckpointError, IncompatibleModelError, UnknownBlockError
 from .projection import ImageProjModel, Resampler
@@ -90,6 +90,12 @@ def _context_width(layers: Shapes) -> int:
     return next((shape[1] for name, shape in layers.items() if name.endswith("to_k_ip.weight")), 0)
 
 
+def _is_small_unets(layers: Shapes, context: int) -> bool:
+    """Whether the layers are those of an SD 1.5 or SD 2 UNet: sixteen at most, and of its context width."""
+    numbers = [int(name.partition(".")[0]) for name in layers if name.endswith("to_k_ip.weight")]
+    return _context_width(layers) == context and max(numbers) // 2 < len(SD15_BLOCKS)
+
+
 # Order matters: the more special kinds come first.
 REFUSALS = (
     Refusal(
@@ -112,8 +118,8 @@ REFUSALS = (
         "a Kolors adapter",
         "it was trained for the Kolors model, whose text encoder is not SDXL's",
     ),
-    Refusal(lambda p, a: _context_width(a) == 768, "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
-    Refusal(lambda p, a: _context_width(a) == 1024, "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
+    Refusal(lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
+    Refusal(lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
 )
 CSGO_PREFIXES = ("style_image_proj.", "content_image_proj.")
 

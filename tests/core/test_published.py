@@ -121,3 +121,14 @@ def test_layout_explains_the_published_size_of_the_file(name: str, file_name: st
 
 def test_patterns_stand_for_all_their_keys() -> None:
     assert list(published.expand("a.{0-1}.{x,y}")) == ["a.0.x", "a.0.y", "a.1.x", "a.1.y"]
+
+
+@pytest.mark.parametrize("context", [768, 1024])
+def test_an_sdxl_layout_is_not_taken_for_an_older_family_by_its_context_width(context: int) -> None:
+    """A narrow model with SDXL's blocks may share its context width with SD 1.5 or SD 2, but not its layers."""
+    wide = shapes_of("ip-adapter_sdxl")
+    narrow = {
+        key: (4 * context, *shape[1:]) if ".proj." in key else (*shape[:-1], context) for key, shape in wide.items()
+    }
+    info = identify(ANY, narrow)
+    assert (info.cross_attention_dim, info.tokens, len(info.layer_widths)) == (context, 4, 70)
