@@ -6,9 +6,7 @@ without the text tower). Preprocessing equals CLIPImageProcessor's.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .clip_formats import VISION, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
 from .errors import CheckpointError
-from .tensor_files import TensorFile, open_tensors
+from .tensor_files import open_tensors
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,7 +56,7 @@ class EncoderInfo:
     """What an encoder file is, read off its keys, its shapes and, for a Hugging Face folder, its config.json."""
 
     path: Path
-    layout: Literal["huggingface", "open_clip"]
+    layout: Layout
     prefix: str  # of the vision tower's keys
     config: dict[str, Any]  # of transformers' CLIPVisionConfig
 
@@ -80,7 +79,7 @@ def inspect_encoder(path: Path) -> EncoderInfo:
     raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {', '.join(sorted(shapes)[:3])}, …).")
 
 
-def _recognised(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> EncoderInfo | None:
+def _recognised(path: Path, shapes: Shapes) -> EncoderInfo | None:
     if "vision_model.embeddings.class_embedding" in shapes and "visual_projection.weight" in shapes:
         return EncoderInfo(path, "huggingface", "", _huggingface_config(path, shapes))
     for prefix in ("visual.", ""):
@@ -89,26 +88,26 @@ def _recognised(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> EncoderInf
     return None
 
 
-def _huggingface_config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _huggingface_config(path: Path, shapes: Shapes) -> dict[str, Any]:
     projection_dim, hidden = shapes["visual_projection.weight"]
     read = _read_config(
         hidden=hidden,
         projection_dim=projection_dim,
         intermediate=shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
-        layers=_count(shapes, r"^vision_model\.encoder\.layers\.(\d+)\."),
+        layers=count_layers(shapes, r"^vision_model\.encoder\.layers\.(\d+)\."),
         patch=shapes["vision_model.embeddings.patch_embedding.weight"][-1],
         positions=shapes["vision_model.embeddings.position_embedding.weight"][0],
     )
-    return {**read, **_beside(path, hidden)}
+    return {**read, **config_beside(path, "vision_config", hidden, _BESIDE_SHAPES)}
 
 
-def _open_clip_config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+def _open_clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
     hidden, projection_dim = shapes[f"{prefix}proj"]
     return _read_config(
         hidden=hidden,
         projection_dim=projection_dim,
         intermediate=shapes[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"][0],
-        layers=_count(shapes, rf"^{re.escape(prefix)}transformer\.resblocks\.(\d+)\."),
+        layers=count_layers(shapes, rf"^{re.escape(prefix)}transformer\.resblocks\.(\d+)\."),
         patch=shapes[f"{prefix}conv1.weight"][-1],
         positions=shapes[f"{prefix}positional_embedding"][0],
     )
@@ -131,21 +130,6 @@ def _read_config(
 
 # What shapes cannot tell, with transformers' defaults: a config.json may leave out what equals its default.
 _BESIDE_SHAPES = {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-
-
-def _beside(path: Path, hidden: int) -> dict[str, Any]:
-    """What shapes cannot tell, from a config.json in the same folder if it speaks of this tower."""
-    try:
-        config = json.loads((path.parent / "config.json").read_text("utf-8"))
-        vision = config.get("vision_config") or config
-        meant = vision.get("hidden_size") == hidden
-    except (OSError, ValueError, AttributeError):  # not there, no JSON, or JSON of something else
-        return {}
-    return {key: vision.get(key, default) for key, default in _BESIDE_SHAPES.items()} if meant else {}
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
-    return len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
 
 
 class ImageEncoder:
@@ -202,56 +186,8 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 def _load(info: EncoderInfo) -> nn.Module:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    file = open_tensors(info.path)
-    tensors = dict(_huggingface_tensors(file) if info.layout == "huggingface" else _converted(file, info.prefix))
-    try:
-        with torch.device("meta"):
-            model = CLIPVisionModelWithProjection(CLIPVisionConfig(**info.config))
-        missing, _ = model.load_state_dict(tensors, strict=False, assign=True)
-    except Exception as error:  # sizes of no model: transformers, or torch, says so in its own way
-        raise CheckpointError(f"{info.path.name} does not fit its own layout: {error}") from None
-    if lacking := [name for name in missing if not name.endswith("position_ids")]:
-        raise CheckpointError(f"{info.path.name} is incomplete: it lacks {', '.join(lacking[:3])}. Download it again.")
-    embeddings = model.vision_model.embeddings  # transformers before and after 4.31 differ in whether this is stored
+    tensors = read_tower(info.path, VISION, info.layout, info.prefix)
+    model: Any = load_tower(info.path, lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**info.config)), tensors)
+    embeddings = model.vision_model.embeddings  # transformers before and after 4.31 differ in whether it is stored
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
-    return model.eval().requires_grad_(False)
-
-
-def _huggingface_tensors(file: TensorFile) -> Iterator[tuple[str, Tensor]]:
-    for name in file.shapes:
-        if name.startswith(("vision_model.", "visual_projection.")):
-            yield name, file.read(name)
-
-
-_RENAMED = (
-    (r"^class_embedding$", "vision_model.embeddings.class_embedding"),
-    (r"^positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^conv1\.weight$", "vision_model.embeddings.patch_embedding.weight"),
-    (r"^ln_pre\.", "vision_model.pre_layrnorm."),  # spelled so in transformers
-    (r"^ln_post\.", "vision_model.post_layernorm."),
-    (r"^transformer\.resblocks\.(\d+)\.ln_1\.", r"vision_model.encoder.layers.\1.layer_norm1."),
-    (r"^transformer\.resblocks\.(\d+)\.ln_2\.", r"vision_model.encoder.layers.\1.layer_norm2."),
-    (r"^transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"vision_model.encoder.layers.\1.self_attn.out_proj."),
-    (r"^transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"vision_model.encoder.layers.\1.mlp.fc1."),
-    (r"^transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"vision_model.encoder.layers.\1.mlp.fc2."),
-)
-_PACKED = re.compile(r"^transformer\.resblocks\.(?P<layer>\d+)\.attn\.in_proj_(?P<kind>weight|bias)$")
-
-
-def _converted(file: TensorFile, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """open_clip's vision tensors under Hugging Face's names: q, k and v unpacked, the projection transposed."""
-    for name in file.shapes:
-        if name.startswith(prefix):
-            yield from _convert(name[len(prefix) :], file, name)
-
-
-def _convert(short: str, file: TensorFile, name: str) -> Iterator[tuple[str, Tensor]]:
-    if packed := _PACKED.match(short):
-        for part, tensor in zip("qkv", file.read(name).chunk(3)):
-            yield f"vision_model.encoder.layers.{packed['layer']}.self_attn.{part}_proj.{packed['kind']}", tensor
-    elif short == "proj":
-        yield "visual_projection.weight", file.read(name).T.contiguous()
-    else:
-        for pattern, replacement in _RENAMED:
-            if re.match(pattern, short):
-                yield re.sub(pattern, replacement, short), file.read(name)
+    return model
