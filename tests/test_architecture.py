@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = "lib_instantstyle"
 CORE, HOSTS, SESSION = f"{LIBRARY}.core", f"{LIBRARY}.hosts", f"{LIBRARY}.session"
+SESSION_ROOMS = [SESSION, *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal"))]
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}
 WEBUI_ROOMS = [
@@ -35,9 +36,14 @@ CORE_LINE = [
     "infotext",
     "tensor_files",
     "pictures",
+    "phrases",
     "content",
     "projection",
+    "clip_formats",
     "clip_vision",
+    "clip_text",
+    "patch_head",
+    "patch_content",
     "checkpoint",
     "embed_store",
     "attention",
@@ -116,9 +122,11 @@ def test_attention_is_a_leaf() -> None:
     assert not [name for name, known in graph.items() if f"{CORE}.attention" in known]
 
 
-def test_session_knows_core_and_the_hosts_protocol_only() -> None:
-    known = inner_graph(LIBRARY)[SESSION]
-    assert {name for name in known if not name.startswith(f"{CORE}.")} == {f"{HOSTS}.protocol"}
+def test_session_and_its_parts_know_core_the_hosts_protocol_and_each_other_only() -> None:
+    graph = inner_graph(LIBRARY)
+    for module in SESSION_ROOMS:
+        known = {name for name in graph[module] if not name.startswith(f"{CORE}.")}
+        assert known <= {f"{HOSTS}.protocol", *SESSION_ROOMS}, module
 
 
 def test_protocol_knows_core_only() -> None:
@@ -127,7 +135,7 @@ def test_protocol_knows_core_only() -> None:
 
 def test_hosts_and_session_know_no_room_with_a_user_in_it() -> None:
     for module, known in inner_graph(LIBRARY).items():
-        if module.startswith((CORE, HOSTS, SESSION)):
+        if module.startswith((CORE, HOSTS, *SESSION_ROOMS)):
             assert not [name for name in known if name.startswith((f"{LIBRARY}.ui", f"{LIBRARY}.api"))], module
 
 

@@ -33,7 +33,8 @@ REFUSED = [
     (unit(adapter="nothing"), AdapterNotFoundError, "adapter"),
     (unit(preset="custom", blocks=(("up_blocks.9", 1.0),)), UnknownBlockError, "blocks"),
     (unit(preset="custom", blocks=(("mid_block", 1.0), ("middle_block", 1.0))), UnknownBlockError, "blocks"),
-    (unit(adapter="plus", content_prompt="a rabbit"), IncompatibleModelError, "content_prompt"),
+    (unit(content_image=("no picture!",)), PictureError, "content_image"),
+    (unit(negative_image=(encoded(picture())[:200],)), PictureError, "negative_image"),
 ]
 
 

@@ -160,7 +160,7 @@ def test_content_prompt_changes_cond_by_the_official_arithmetic_and_uncond_not_a
     plain = attach(session, unit())
     fields = {"content_prompt": "a rabbit", "content_scale": 0.8, "content_method": method}
     without = attach(session, unit(**fields))
-    embeds, text = by_hand.image_embeds(0), host.content_text_embeds("a rabbit")
+    embeds, text = by_hand.image_embeds(0), host.text_embeds("a rabbit")
     share = 1.0 if method == "subtract" else (embeds @ text.T) / (text @ text.T)
     tokens = by_hand.tokens(embeds - 0.8 * share * text)[0]
     for layer, (key, value) in without.items():

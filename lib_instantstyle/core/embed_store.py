@@ -1,4 +1,4 @@
-"""What was computed or seen once on this machine: image embeddings, and the reference pictures themselves.
+"""What was computed or seen once on this machine: embeddings, and the reference pictures themselves.
 
 Both are kept by content hash, in a folder that may be deleted at any time. Nothing here may stop a job: a full disk
 costs the cache entry, a damaged entry is computed again.
@@ -20,12 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .clip_text import TextTowerInfo
 from .clip_vision import EncoderInfo, Feature
 from .errors import CheckpointError
 from .pictures import Picture, content_hash
 
-MEMORY_ENTRIES = 32
-EMBEDS_BYTES = 256 << 20  # of image embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
+MEMORY_ENTRIES = 64
+EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
 PICTURES_BYTES = 1 << 30
 _EDGE = 1 << 20  # bytes hashed at either end of an encoder file
 
@@ -54,8 +55,13 @@ def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str
     return f"{picture_hash}-{fingerprint(encoder.path)}-{feature.kind}"
 
 
+def text_key(text: str, tower: TextTowerInfo) -> str:
+    """Names a text's embedding by what it was made of."""
+    return f"text-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}-{fingerprint(tower.path)}"
+
+
 class EmbedStore:
-    """Image embeddings by key, the last few in memory, more on disk."""
+    """Embeddings by key, the last few in memory, more on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

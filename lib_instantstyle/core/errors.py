@@ -60,6 +60,10 @@ class EncoderNotFoundError(InstantStyleError):
     """The image encoder that the adapter needs is not installed."""
 
 
+class TextTowerNotFoundError(InstantStyleError):
+    """The text tower that reads content prompts for the adapter's image encoder is not installed."""
+
+
 class IncompatibleModelError(InstantStyleError):
     """The loaded checkpoint, or its UNet, is not one this adapter or extension can style."""
 

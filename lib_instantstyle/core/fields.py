@@ -121,17 +121,21 @@ class Scales:
 
 @dataclass(frozen=True)
 class Pictures:
-    """One reference picture or several: base64 text or data URLs; inside the process PIL images too.
+    """One picture or several: base64 text or data URLs; inside the process PIL images too.
 
     Only the types are checked here; `core.pictures` decodes.
     """
+
+    most: int = MAX_PICTURES
+    optional: bool = False
 
     def parse(self, value: object) -> tuple[str | Image.Image, ...]:
         if value is None:
             return ()
         many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        if len(many) > MAX_PICTURES:
-            raise UnitError(f"may hold {MAX_PICTURES} pictures at most, got {len(many)}.")
+        if len(many) > self.most:
+            some = "one picture" if self.most == 1 else f"{self.most} pictures"
+            raise UnitError(f"may hold {some} at most, got {len(many)}.")
         for one in many:
             if not isinstance(one, (str, Image.Image)):
                 raise UnitError(f"must be a base64 string, a data URL or a list of them, got {shown(one)}.")
@@ -139,7 +143,8 @@ class Pictures:
 
     def schema(self) -> dict[str, Any]:
         one = {"type": "string", "contentEncoding": "base64"}
-        return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PICTURES}]}
+        fewest = 0 if self.optional else 1
+        return {"oneOf": [one, {"type": "array", "items": one, "minItems": fewest, "maxItems": self.most}]}
 
 
 def shown(value: object) -> str:

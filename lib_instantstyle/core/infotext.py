@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import InstantStyleError
-from .units import DEFAULTS, FIELDS, StyleUnit
+from .units import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit
 
 VERSION_KEY = "InstantStyle version"
 ALWAYS_WRITTEN = ("image", "adapter", "preset", "weight")
@@ -30,15 +30,16 @@ def unit_key(number: int) -> str:
 
 
 def to_infotext(unit: StyleUnit) -> str:
-    """Everything needed to repeat the unit; pictures are given by their hashes in `unit.image`."""
+    """Everything needed to repeat the unit; in `image` and its like, pictures are given by their hashes."""
     values = {name: value for name, value in unit.to_dict().items() if _is_written(name, value)}
-    hashes = values["image"]
-    values["image"] = hashes[0] if len(hashes) == 1 else hashes
+    for name in values.keys() & set(PICTURE_FIELDS):
+        values[name] = values[name][0] if len(values[name]) == 1 else values[name]
     return ", ".join(f"{name}: {_write(value)}" for name, value in values.items())
 
 
 def _is_written(name: str, value: object) -> bool:
-    return name in ALWAYS_WRITTEN or (name not in NOT_WRITTEN and value != DEFAULTS[name])
+    default = list(DEFAULTS[name]) if name in PICTURE_FIELDS else DEFAULTS[name]
+    return name in ALWAYS_WRITTEN or (name not in NOT_WRITTEN and value != default)
 
 
 def _write(value: object) -> str:
@@ -55,7 +56,7 @@ def _is_json(text: str) -> bool:
 
 
 def from_infotext(text: str) -> dict[str, Any]:
-    """The fields that a line holds, checked one by one; `image` comes as a list of hashes."""
+    """The fields that a line holds, checked one by one; pictures come as lists of hashes."""
     return {name: value for name, value in _pairs(text) if name in FIELDS and _is_valid(name, value)}
 
 
@@ -66,7 +67,7 @@ def _pairs(text: str) -> Iterator[tuple[str, Any]]:
             value, position = _read(text, found.end())
         except (ValueError, RecursionError):
             return
-        yield found[1], ([value] if found[1] == "image" and isinstance(value, str) else value)
+        yield found[1], ([value] if found[1] in PICTURE_FIELDS and isinstance(value, str) else value)
         position += 1  # the comma
 
 

@@ -15,7 +15,8 @@ from .routing import CUSTOM, PRESETS
 from .schedule import Window
 
 AUTO_ADAPTER = "auto"
-CONTENT_METHODS = ("subtract", "project")
+CONTENT_METHODS = ("subtract", "project", "auto", "off")
+NO_REMOVAL = "off"
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,32 @@ class StyleUnit:
         "", Text(), "Content to remove", "What to take out of the reference, in words: a rabbit, a forest."
     )
     content_scale: float = _field(
-        0.5, Number(0, 2), "Removal strength", "How much of the content prompt is taken out; 0 is off."
+        0.5,
+        Number(0, 2),
+        "Removal strength",
+        "How much of the content is taken out; 0 is off. At 1 project takes all of it, auto just enough.",
     )
     content_method: str = _field(
         "subtract",
         Choice(CONTENT_METHODS),
         "Removal method",
-        "subtract: the paper's, embedding minus scale × text; project: only the component along the text goes.",
+        "subtract: the paper's, embedding minus scale × text; project: only the component along each phrase goes; "
+        "auto: as much of it as makes each phrase no more similar than unrelated text; off: nothing goes.",
+    )
+    content_renorm: bool = _field(
+        False, Flag(), "Restore the length", "Whether the embedding gets back the length it had before the removal."
+    )
+    content_image: tuple[str | Image.Image, ...] = _field(
+        (),
+        Pictures(optional=True),
+        "Picture to remove",
+        "A picture of what to take out of the reference, by the same method and at the same strength.",
+    )
+    negative_image: tuple[str | Image.Image, ...] = _field(
+        (),
+        Pictures(most=1, optional=True),
+        "Picture to avoid",
+        "What the unconditional side sees instead of nothing: the result moves away from it.",
     )
     start: float = _field(0.0, Number(0, 1), "Start", "Share of the sampling steps at which the style sets in.")
     end: float = _field(1.0, Number(0, 1), "End", "Share of the sampling steps at which the style ends.")
@@ -79,7 +99,9 @@ class StyleUnit:
 
     @property
     def removes_content(self) -> bool:
-        return bool(self.content_prompt.strip()) and self.content_scale > 0
+        """Whether there is anything to take out of the reference."""
+        named = bool(self.content_prompt.strip()) or bool(self.content_image)
+        return named and self.content_scale > 0 and self.content_method != NO_REMOVAL
 
     @classmethod
     def from_dict(cls, data: object) -> StyleUnit:
@@ -109,12 +131,13 @@ class StyleUnit:
     def to_dict(self) -> dict[str, Any]:
         """The unit as JSON-like values: lists and dicts instead of tuples."""
         data = {spec_field.name: getattr(self, spec_field.name) for spec_field in fields(self)}
-        data["image"] = list(self.image)
+        data |= {name: list(data[name]) for name in PICTURE_FIELDS}
         data["blocks"] = dict(self.blocks) if self.blocks is not None else None
         return data
 
 
 FIELDS: dict[str, FieldSpec] = {one.name: one.metadata["spec"] for one in fields(StyleUnit)}
+PICTURE_FIELDS = tuple(name for name, spec in FIELDS.items() if isinstance(spec.kind, Pictures))
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(StyleUnit)}
 
 

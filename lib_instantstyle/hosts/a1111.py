@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules import cache, devices, lowvram, paths, sd_models, sd_unet, shared
+from modules import cache, devices, lowvram, paths, sd_hijack_open_clip, sd_models, sd_unet, shared
 
 from ..core.checkpoint import AdapterInfo
+from ..core.clip_text import TextTowerInfo, Tokenizer
 from ..core.clip_vision import EncoderInfo, Feature
 from ..core.embed_store import EmbedStore, PictureStore
 from ..core.errors import IncompatibleModelError
@@ -60,13 +61,17 @@ class A1111Host:
             devices.torch_gc()
             shared.state.textinfo = None
 
-    def content_text_width(self) -> int:
-        return _pooled_projection(sd_model()).shape[1]
+    def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        pristine = bool(getattr(shared.opts, "instantstyle_pristine_text", False))
+        return self.files.text_tower(encoder, _pooled_width(sd_model()), pristine=pristine)
+
+    def tokenizer(self) -> Tokenizer | None:
+        return sd_hijack_open_clip.tokenizer.encode  # open_clip's own, with the vocabulary of every CLIP
 
     @torch.no_grad()
-    def content_text_embeds(self, text: str) -> Tensor:
-        width = self.content_text_width()
-        conditioning = sd_model().get_learned_conditioning([_literally(text)])
+    def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
+        width = _pooled_width(sd_model())
+        conditioning = sd_model().get_learned_conditioning([_literally(text) for text in texts])
         return conditioning["vector"][:, :width].float().cpu()  # the pooled text stands first, sizes and crops follow
 
 
@@ -83,16 +88,13 @@ def loaded_unet() -> nn.Module | None:
     return getattr(getattr(model, "model", None), "diffusion_model", None)
 
 
-def _pooled_projection(model: Any) -> Tensor:
-    """(text width, pooled width): the projection of the checkpoint's second, pooling text encoder."""
+def _pooled_width(model: Any) -> int | None:
+    """Width of the pooled text of the checkpoint's second text encoder, or None when it has no such encoder."""
     for embedder in getattr(getattr(model, "conditioner", None), "embedders", ()):
         tower = getattr(getattr(embedder, "wrapped", embedder), "model", None)
         if isinstance(projection := getattr(tower, "text_projection", None), Tensor):
-            return projection
-    raise IncompatibleModelError(
-        "A content prompt needs a checkpoint with SDXL's second text encoder; the loaded one has none.",
-        "content_prompt",
-    )
+            return projection.shape[1]
+    return None
 
 
 def _literally(text: str) -> str:

@@ -24,7 +24,8 @@ from ..core.errors import InstantStyleError, StyleNotAppliedError, UnitError
 from ..core.infotext import VERSION_KEY, to_infotext, unit_key
 from ..core.schedule import progress_at
 from ..core.units import StyleUnit
-from ..session import StyleSession, UnitPlan
+from ..plans import UnitPlan
+from ..session import StyleSession
 from .a1111 import A1111Host, sd_model
 
 ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for conditional rows, 0 for the others
@@ -75,7 +76,7 @@ class StyleJob:
         if plans:
             _check_windows(plans, model_calls(p))
         for plan in plans:
-            for picture in plan.pictures:
+            for picture in plan.all_pictures:
                 self.host.picture_store.put(picture)
         self.owner, self.plans, self.unmarked = p, plans, 0
         self.session.call.styled = 0

@@ -1,4 +1,4 @@
-"""Adapter and encoder files: the folders people keep them in, what is in there, and which goes with which."""
+"""Adapter, encoder and text tower files: the folders people keep them in, what is there, and which goes with which."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..core.checkpoint import AdapterInfo, inspect_adapter
+from ..core.clip_text import TextTowerInfo, inspect_text_tower
 from ..core.clip_vision import EncoderInfo, Feature, inspect_encoder
-from ..core.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError
+from ..core.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError, TextTowerNotFoundError
 from ..core.tensor_files import SHARD_INDEX_SUFFIX, SUFFIXES, mentions
 from ..core.units import AUTO_ADAPTER
 from .downloads import DOWNLOADS, Download
 
-Info = TypeVar("Info", AdapterInfo, EncoderInfo)
+Info = TypeVar("Info", AdapterInfo, EncoderInfo, TextTowerInfo)
 
 # Adapters taught for one purpose look like the general ones; `auto` takes them last. The user can always name them.
 SPECIAL_PURPOSES = ("face", "composition")
@@ -80,7 +81,7 @@ class Shelf(Generic[Info]):
 
 @dataclass
 class ModelFiles:
-    """All installed adapters and encoders."""
+    """All installed adapters, encoders and text towers; the latter two in the same folders, often in one file."""
 
     adapter_folders: Callable[[], Sequence[Path]]
     encoder_folders: Callable[[], Sequence[Path]]
@@ -88,6 +89,9 @@ class ModelFiles:
     def __post_init__(self) -> None:
         self.adapters: Shelf[AdapterInfo] = Shelf(self.adapter_folders, "to_k_ip", inspect_adapter, "name")
         self.encoders: Shelf[EncoderInfo] = Shelf(self.encoder_folders, "class_embedding", inspect_encoder, "path")
+        self.text_towers: Shelf[TextTowerInfo] = Shelf(
+            self.encoder_folders, "token_embedding", inspect_text_tower, "path"
+        )
 
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter of that name. Raises AdapterNotFoundError, or the CheckpointError that says why it is refused."""
@@ -131,6 +135,26 @@ class ModelFiles:
     def _encoder_for(self, feature: Feature) -> EncoderInfo | None:
         return next((info for info in self.encoders.usable() if info.gives(feature)), None)
 
+    def text_tower(
+        self, encoder: EncoderInfo, own_width: int | None, *, pristine: bool = False
+    ) -> TextTowerInfo | None:
+        """The file whose text tower goes with `encoder`, or None where the checkpoint's own does.
+
+        `own_width` is that of the checkpoint's pooled text, None if it has none. Its own tower goes before files unless
+        the `pristine` one is asked for and installed. Raises TextTowerNotFoundError naming the file to get.
+        """
+        own_fits = own_width == encoder.config["projection_dim"]
+        found = None if own_fits and not pristine else self._text_tower_for(encoder)
+        if found is None and not own_fits:
+            raise TextTowerNotFoundError(missing_text_advice(encoder, self.encoder_folders()), "content_prompt")
+        return found
+
+    def _text_tower_for(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        """The encoder's own file before others, files with both towers before those that cannot be told apart."""
+        fitting = [info for info in self.text_towers.usable() if info.pairs_with(encoder)]
+        ranked = sorted(fitting, key=lambda info: (info.path != encoder.path, info.vision_width is None))
+        return ranked[0] if ranked else None
+
 
 def missing_adapter_advice(folders: Sequence[Path]) -> str:
     """What to do when there is no adapter at all."""
@@ -148,6 +172,27 @@ def missing_encoder_advice(feature: Feature, folders: Sequence[Path]) -> str:
     return (
         f"The image encoder {feature.encoder_name} is not installed. Download {file} with the button in the "
         f"InstantStyle panel, or put it into {_first(folders)}."
+    )
+
+
+# Where a file with both towers is published, by the hidden and projection width of its image encoder. None is offered
+# as a download: a download needs a hash that can be trusted.
+_FULL_MODELS = {
+    (1280, 1024): "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    (1664, 1280): "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+    (1024, 768): "openai/clip-vit-large-patch14",
+}
+
+
+def missing_text_advice(encoder: EncoderInfo, folders: Sequence[Path]) -> str:
+    """What to do when no text tower goes with an image encoder."""
+    widths = encoder.config["hidden_size"], encoder.config["projection_dim"]
+    published = _FULL_MODELS.get(widths)
+    file = f"the full CLIP model {published}, model.safetensors with both towers (huggingface.co/{published})"
+    return (
+        f"A content prompt for this adapter needs the text tower that was trained with {encoder.path.name}, and no "
+        f"file with it is installed. Put {file if published else 'the full CLIP model it is a part of'} into "
+        f"{_first(folders)}, or leave the content prompt empty."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checkpoint import AdapterInfo
+from ..core.clip_text import TextTowerInfo, Tokenizer
 from ..core.clip_vision import EncoderInfo, Feature
 from ..core.embed_store import EmbedStore
 
@@ -31,17 +33,27 @@ class Host(Protocol):
         ...
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
-        """Where image encoders run, and in which precision."""
+        """Where image encoders and text towers run, and in which precision."""
         ...
 
     def room_for_encoder(self) -> AbstractContextManager[None]:
-        """Make room on the device for an image encoder, and tidy up after it."""
+        """Make room on the device for an image encoder or a text tower, and tidy up after it."""
         ...
 
-    def content_text_width(self) -> int:
-        """Width of the embeddings that `content_text_embeds` gives."""
+    def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        """The file whose text tower shares the encoder's space; None: the checkpoint's second text encoder does.
+
+        Raises TextTowerNotFoundError naming the file to get.
+        """
         ...
 
-    def content_text_embeds(self, text: str) -> Tensor:
-        """(1, width) pooled, projected embedding of `text` by the checkpoint's second text encoder, float32, CPU."""
+    def tokenizer(self) -> Tokenizer | None:
+        """CLIP's tokenizer for text towers that have none beside them, or None."""
+        ...
+
+    def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
+        """(texts, width) pooled, projected embeddings by the checkpoint's second text encoder, float32, CPU.
+
+        Each text is one phrase, as it stands: no emphasis, no orders.
+        """
         ...

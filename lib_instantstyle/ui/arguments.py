@@ -32,7 +32,12 @@ PANEL_VALUES = (
     "content_method",
     "start",
     "end",
+    "content_renorm",
+    "content_image",
+    "negative_image",
 )
+
+ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none
 
 
 def unit_limit(args: Sequence[object]) -> int:
@@ -65,6 +70,7 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     unit = {name: value for name, value in tab.items() if name in DEFAULTS}
     more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
     unit["image"] = [picture for picture in (tab["image"], *more) if picture is not None]
+    unit |= {name: (tab[name],) if tab[name] else () for name in ONE_PICTURE}
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
     has_layout = unit["preset"] in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None

@@ -10,7 +10,7 @@ import gradio as gr
 from ..core.embed_store import PictureStore
 from ..core.infotext import units_in
 from ..core.units import AUTO_ADAPTER, DEFAULTS
-from .arguments import write_blocks
+from .arguments import ONE_PICTURE, write_blocks
 
 Paste = Callable[[Mapping[str, Any]], Any]
 
@@ -34,8 +34,8 @@ def pasted_value(number: int, name: str, pictures: PictureStore) -> Paste:
 
 
 def _component_value(name: str, fields: dict[str, Any], pictures: PictureStore) -> Any:
-    hashes = list(fields["image"])
-    if name == "image":
+    hashes = list(fields[name if name in ONE_PICTURE else "image"])
+    if name in ("image", *ONE_PICTURE):
         return pictures.get(hashes[0]) if hashes else None
     if name == "more_pictures":
         return [str(path) for picture in hashes[1:] if (path := pictures.path(picture))] or None

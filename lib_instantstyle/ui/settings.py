@@ -27,10 +27,17 @@ def _options() -> dict[str, shared.OptionInfo]:
         section=SECTION,
         category_id="sd",
     )
+    pristine = shared.OptionInfo(
+        False,
+        "Read content prompts with a CLIP file instead of the checkpoint's own text encoder, where one is installed",
+        section=SECTION,
+        category_id="sd",
+    )
     return {
         "instantstyle_units": count.needs_reload_ui(),
         "instantstyle_adapter_dirs": _folders("More folders with IP-Adapter files"),
-        "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders"),
+        "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders and full CLIP models"),
+        "instantstyle_pristine_text": pristine.info("a full CLIP model that goes with the adapter's image encoder"),
     }
 
 

@@ -14,10 +14,11 @@ from ..core.blocks import SDXL_BLOCKS, ldm_name
 from ..core.fields import Number
 from ..core.routing import CUSTOM, PRESETS
 from ..core.units import AUTO_ADAPTER, CONTENT_METHODS, DEFAULTS, FIELDS
-from .arguments import PANEL_VALUES
+from .arguments import ONE_PICTURE, PANEL_VALUES
 
 STEP = 0.05
-METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project"}
+NOT_REMEMBERED = ("image", "more_pictures", "adapter", *ONE_PICTURE)  # by ui-config.json
+METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project", "auto": "Auto", "off": "Off"}
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
 METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]
 
@@ -54,7 +55,7 @@ class UnitTab:
         return UnitControls(self._made)
 
     def _add(self, name: str, component: Any) -> Any:
-        component.do_not_save_to_config = self._number > 1 or name in ("image", "more_pictures", "adapter")
+        component.do_not_save_to_config = self._number > 1 or name in NOT_REMEMBERED
         self._made[name] = component
         return component
 
@@ -73,10 +74,7 @@ class UnitTab:
         return self._add(name, gr.Slider(**{**self._common(name), **value, **extra}))
 
     def _pictures(self) -> None:
-        self._add(
-            "image",
-            gr.Image(**self._common("image"), type="pil", image_mode=None, source="upload", height=260),
-        )
+        self._picture("image", height=260)
         with gr.Accordion("More pictures of the same style", open=False):
             files = gr.File(
                 file_count="multiple",
@@ -87,6 +85,9 @@ class UnitTab:
             )
             self._add("more_pictures", files)
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
+
+    def _picture(self, name: str, height: int) -> None:
+        self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, source="upload", height=height))
 
     def _routing(self) -> None:
         preset = self._add("preset", gr.Radio(**self._common("preset"), choices=PRESET_CHOICES, value="style"))
@@ -123,6 +124,11 @@ class UnitTab:
         self._slider("content_scale")
         method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
         self._add("content_method", method)
+        with gr.Accordion("More about content: pictures to remove and to avoid", open=False):
+            with gr.Row():
+                for name in ONE_PICTURE:
+                    self._picture(name, height=160)
+            self._add("content_renorm", gr.Checkbox(**self._common("content_renorm"), value=False))
 
     def _timing(self) -> None:
         with gr.Row():

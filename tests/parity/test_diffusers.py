@@ -144,7 +144,7 @@ def test_content_prompt_equals_diffusers_fed_with_the_official_difference(
     found = ours(session, unit("base", content_prompt="a rabbit", content_scale=0.5, weight=0.9))
     theirs = Theirs(host, ["base"], [ROUTES[0][1]])
     embeds = theirs.image_embeds("base", (0,))
-    embeds[2:] -= 0.5 * host.content_text_embeds("a rabbit")
+    embeds[2:] -= 0.5 * host.text_embeds("a rabbit")
     expect_parity(found, theirs.fed(embeds), plain)
     assert (found - theirs((0,))).abs().max() > 0.001
 

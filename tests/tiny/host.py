@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_instantstyle.core.checkpoint import AdapterInfo
+from lib_instantstyle.core.clip_text import TextTowerInfo, Tokenizer
 from lib_instantstyle.core.clip_vision import EncoderInfo, Feature
 from lib_instantstyle.core.embed_store import EmbedStore
 from lib_instantstyle.hosts.model_files import ModelFiles
@@ -21,11 +22,12 @@ from .clip import POOLED
 class TinyHost:
     """Implements hosts.protocol.Host on the CPU; counts what costs time."""
 
-    def __init__(self, unet: nn.Module, models: Path, cache: Path, text_width: int = POOLED) -> None:
+    def __init__(self, unet: nn.Module, models: Path, cache: Path, text_width: int | None = POOLED) -> None:
         self.live_unet, self.models, self.cache = unet, models, cache
         self.embed_store = EmbedStore(cache)
         self.encoder_loads = self.text_encodings = 0
         self._text_width = text_width
+        self.pristine_text = False
         self._files = ModelFiles(lambda: [models / "adapters"], lambda: [models / "encoders"])
 
     def unet(self) -> nn.Module:
@@ -45,10 +47,17 @@ class TinyHost:
         self.encoder_loads += 1
         yield
 
-    def content_text_width(self) -> int:
-        return self._text_width
+    def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        return self._files.text_tower(encoder, self._text_width, pristine=self.pristine_text)
 
-    def content_text_embeds(self, text: str) -> Tensor:
+    def tokenizer(self) -> Tokenizer | None:
+        return lambda text: [ord(letter) % 97 for letter in text]
+
+    def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         self.text_encodings += 1
+        return torch.cat([self.text_embeds(text) for text in texts])
+
+    def text_embeds(self, text: str) -> Tensor:
+        """(1, width) what the checkpoint's text encoder says."""
         made = torch.Generator().manual_seed(zlib.crc32(text.encode()))
-        return torch.randn(1, self._text_width, generator=made)
+        return torch.randn(1, self._text_width or 0, generator=made)

@@ -1,0 +1,105 @@
+"""Pictures and texts to embeddings, each computed once: what the store lacks is encoded in one go, models are let go.
+
+Speaks to a Host only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .core.clip_text import TextTower, TextTowerInfo, tokenizer_beside
+from .core.clip_vision import EncoderInfo, Feature, ImageEncoder
+from .core.embed_store import embeds_key, text_key
+from .core.errors import IncompatibleModelError, TextTowerNotFoundError
+from .core.pictures import Picture
+from .hosts.protocol import Host
+
+GREY = "grey"  # stands for the hash of the mid-grey picture
+
+log = logging.getLogger("InstantStyle")
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Embeddings from the host's store, or from models that are loaded for as long as it takes."""
+
+    host: Host
+
+    def images(self, wanted: Sequence[tuple[Picture | None, Feature]], info: EncoderInfo) -> list[Tensor]:
+        """(1, width) or (1, tokens, width) for each picture, None being the mid-grey one; one loading for all."""
+        named = {embeds_key(picture.hash if picture else GREY, info, of): (picture, of) for picture, of in wanted}
+
+        def encode(missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
+            return self._with_room(info.path.name, lambda *place: _encode(ImageEncoder(info, *place), missing))
+
+        found = self._stored(named, encode)
+        return [found[embeds_key(picture.hash if picture else GREY, info, of)] for picture, of in wanted]
+
+    def texts(self, texts: Sequence[str], tower: TextTowerInfo | None) -> Tensor:
+        """(texts, width) pooled, projected embeddings; None: by the checkpoint's own tower, which is loaded anyway."""
+        if tower is None:
+            return self._by_the_checkpoint(texts)
+        named = {text_key(text, tower): text for text in texts}
+
+        def encode(missing: Mapping[str, str]) -> dict[str, Tensor]:
+            embeds = self._with_room(tower.path.name, lambda *place: self._read(tower, list(missing.values()), *place))
+            return {key: row[None] for key, row in zip(missing, embeds)}
+
+        found = self._stored(named, encode)
+        return torch.cat([found[text_key(text, tower)] for text in texts])
+
+    def _by_the_checkpoint(self, texts: Sequence[str]) -> Tensor:
+        embeds = self.host.checkpoint_text_embeds(texts)
+        if not torch.isfinite(embeds).all():
+            raise IncompatibleModelError(
+                "The checkpoint's second text encoder gives values that are not numbers. Start the WebUI with "
+                "--no-half, choose another checkpoint, or leave the content prompt empty.",
+                "content_prompt",
+            )
+        return embeds
+
+    def _stored(
+        self, named: Mapping[str, Found], encode: Callable[[Mapping[str, Found]], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Embeddings by key; `encode` is called once, with what the store lacks."""
+        store = self.host.embed_store
+        found = {key: embeds for key in named if (embeds := store.get(key)) is not None}
+        if missing := {key: one for key, one in named.items() if key not in found}:
+            for key, embeds in encode(missing).items():
+                store.put(key, embeds)
+                found[key] = embeds
+        return found
+
+    def _with_room(self, name: str, work: Callable[[torch.device, torch.dtype], Found]) -> Found:
+        """Work with a model on the host's device, or on the CPU where that is too small."""
+        try:
+            with self.host.room_for_encoder():
+                return work(*self.host.encoder_device())
+        except torch.cuda.OutOfMemoryError:
+            log.warning("%s does not fit into the device's memory; it runs on the CPU instead.", name)
+        return work(torch.device("cpu"), torch.float32)
+
+    def _read(self, tower: TextTowerInfo, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
+        tokenize = tokenizer_beside(tower.path) or self.host.tokenizer()
+        if tokenize is None:
+            raise TextTowerNotFoundError(
+                f"{tower.path.name} has no tokenizer beside it. Put vocab.json and merges.txt of the same model into "
+                f"{tower.path.parent}.",
+                "content_prompt",
+            )
+        return TextTower(tower, tokenize, device, dtype).encode(texts)
+
+
+def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
+    return {
+        key: encoder.encode(picture.image, feature) if picture else encoder.encode_grey(feature)
+        for key, (picture, feature) in missing.items()
+    }

@@ -1,0 +1,143 @@
+"""What a unit takes out of its reference: the content in the joint space, the embedding without it, and what is left.
+
+Everything here is a matter of milliseconds once pictures and texts are encoded, patch features apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .core.clip_vision import EncoderInfo
+from .core.content import Content, cosines, remove, renormalised
+from .core.embed_store import fingerprint
+from .core.patch_content import PATCH_METHOD, PatchRemoval, remove_from_patches
+from .core.patch_head import PatchHead, read_patch_head
+from .core.phrases import PROBES, Phrase, parse_phrases
+from .core.units import StyleUnit
+from .embedding import Embedder
+from .plans import UnitPlan
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A unit's pictures as the encoder gives them, and what is to go from them."""
+
+    unit: StyleUnit
+    encoder: EncoderInfo
+    cond: Tensor  # clip_image_embeds of n pictures: (n, width), or (n, tokens, width) of a plus adapter
+    uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
+    content: Content | None = None  # in the joint space, None when nothing is to go
+    grey: Tensor | None = field(default=None)  # (1, tokens, width) of a plus adapter
+
+    @property
+    def is_patches(self) -> bool:
+        return self.cond.dim() == 3
+
+    @cached_property
+    def head(self) -> PatchHead:
+        """The end of the encoder, for patch features; read from the file when first asked for."""
+        return read_patch_head(self.encoder)
+
+    def cleaned(self, method: str | None = None, scale: float | None = None) -> Tensor:
+        """cond without the content, by the unit's method and scale or by others: the shape of cond."""
+        if self.content is None:
+            return self.cond
+        method, scale = method or self.unit.content_method, self.unit.content_scale if scale is None else scale
+        after = self._without(self.content, method, scale)
+        return renormalised(after, self.cond) if self.unit.content_renorm else after
+
+    def _without(self, content: Content, method: str, scale: float) -> Tensor:
+        if not self.is_patches:
+            return remove(method, self.cond, content, scale)
+        assert self.grey is not None  # read together with the content
+        return remove_from_patches(self.cond, PatchRemoval(content, method, scale, self.head, self.grey))
+
+    def joint(self, embeds: Tensor) -> Tensor:
+        """cond, or what was made of it, in the joint space with text: (n, projection)."""
+        return self.head.pooled(embeds) if self.is_patches else embeds
+
+    def digest(self) -> str:
+        """Changes with whatever `cleaned` and `uncond` are made of."""
+        found = hashlib.sha256(repr(self._settings()).encode())
+        for tensor in self._tensors():
+            found.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def _settings(self) -> tuple[object, ...]:
+        if self.content is None:
+            return ()
+        unit, patches = self.unit, (PATCH_METHOD, fingerprint(self.encoder.path)) if self.is_patches else ()
+        return unit.content_method, unit.content_scale, unit.content_renorm, patches
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from (self.cond, self.uncond)
+        if self.content is not None:
+            yield from (self.content.embeds, self.content.weights, *self.content.unrelated)
+        if self.grey is not None:
+            yield self.grey
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How much a phrase is in the reference: cosines, the mean over the pictures."""
+
+    text: str
+    before: float
+    after: float
+
+
+def read_reference(plan: UnitPlan, embedder: Embedder) -> Reference:
+    """Everything that the unit's pictures and words come to, encoding what is not known yet."""
+    feature, removes = plan.adapter.feature, plan.unit.removes_content
+    content, avoided = plan.read["content_image"] if removes else (), plan.read["negative_image"]
+    is_patches = feature.kind == "hidden"
+    wanted = [(picture, feature) for picture in (*plan.pictures, *avoided, *((None,) if is_patches else ()))]
+    joint = [(picture, plan.joint) for picture in (*content, *((None,) if content else ()))]
+    found = embedder.images([*wanted, *joint], plan.encoder)
+    cond = torch.cat(found[: len(plan.pictures)])
+    grey = found[len(wanted) - 1] if is_patches else None
+    nothing = torch.zeros_like(cond[:1]) if grey is None else grey
+    uncond = found[len(plan.pictures)] if avoided else nothing
+    to_go = _content(plan, embedder, found[len(wanted) :]) if removes else None
+    return Reference(plan.unit, plan.encoder, cond, uncond, to_go, grey)
+
+
+def content_phrases(unit: StyleUnit) -> tuple[Phrase, ...]:
+    """What the unit's method takes for a phrase: the paper's the whole prompt, the others what commas part."""
+    if unit.content_method == "subtract":
+        return (Phrase(unit.content_prompt),) if unit.content_prompt.strip() else ()
+    return parse_phrases(unit.content_prompt)
+
+
+def _content(plan: UnitPlan, embedder: Embedder, pictures: Sequence[Tensor]) -> Content:
+    """What is to go. `pictures`: embeddings of those to remove, then the grey one's, or nothing."""
+    phrases, unit = content_phrases(plan.unit), plan.unit
+    needs_probes = bool(phrases) and (unit.content_method == "auto" or plan.adapter.feature.kind == "hidden")
+    texts = [phrase.text for phrase in phrases] + list(PROBES if needs_probes else ())
+    embeds = embedder.texts(texts, plan.text_tower) if texts else torch.zeros(0, plan.joint.width)
+    weights = torch.tensor([phrase.weight for phrase in phrases])
+    words = Content(embeds[: len(phrases)], weights, (embeds[len(phrases) :],) * len(phrases))
+    return words + _seen(pictures, unit) if pictures else words
+
+
+def _seen(pictures: Sequence[Tensor], unit: StyleUnit) -> Content:
+    """Pictures to remove. Subtraction takes their mean, the others each direction; unrelated is the grey picture."""
+    *embeds, grey = pictures
+    weight = 1 / len(embeds) if unit.content_method == "subtract" else 1.0
+    return Content(torch.cat(embeds), torch.full((len(embeds),), weight), (grey,) * len(embeds))
+
+
+def leaks(reference: Reference, texts: Sequence[str], embeds: Tensor, after: Tensor | None = None) -> list[Leak]:
+    """Each text's similarity to the reference before and after removal; `embeds` (texts, projection) are the texts'.
+
+    `after` has the shape of `reference.cond`; the unit's own removal if not given. Nothing is encoded.
+    """
+    cleaned = reference.cleaned() if after is None else after
+    before, left = (cosines(reference.joint(x), embeds).mean(dim=0).tolist() for x in (reference.cond, cleaned))
+    return [Leak(text, was, now) for text, was, now in zip(texts, before, left)]
