@@ -10,11 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from lib_instantstyle.core.clip_vision import Feature
-from lib_instantstyle.core.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError
+from lib_instantstyle.core.errors import (
+    AdapterNotFoundError,
+    CheckpointError,
+    EncoderNotFoundError,
+    TextTowerNotFoundError,
+)
 from lib_instantstyle.hosts.model_files import ModelFiles
 
 from .published import install, layout, shapes_of, write_sparse
-from .tiny import clip_model, save_shards, vision_model
+from .tiny import clip_model, open_clip_text_tensors, save_shards, text_model, vision_model
 from .tiny.clip import HIDDEN, POOLED
 
 BIGG, H = "encoder_vit-bigg_huggingface", "encoder_vit-h_huggingface"
@@ -193,3 +198,64 @@ def test_file_is_inspected_again_only_when_it_changes(files: ModelFiles, tmp_pat
     path.unlink()
     with pytest.raises(AdapterNotFoundError):
         files.adapter(BASE)
+
+
+FULL_H, FULL_BIGG = "encoder_vit-h_clip-model", "encoder_vit-bigg_open-clip"
+
+
+def test_bigg_adapter_reads_prompts_with_the_checkpoint_unless_the_pristine_tower_is_wanted_and_there(
+    files: ModelFiles, tmp_path: Path
+) -> None:
+    install(BIGG, tmp_path / "own")
+    encoder = files.encoder(Feature("pooled", 1280))
+    assert files.text_tower(encoder, 1280) is None
+    assert files.text_tower(encoder, 1280, pristine=True) is None
+    full = install(FULL_BIGG, tmp_path / "shared")
+    assert files.text_tower(encoder, 1280) is None
+    found = files.text_tower(encoder, 1280, pristine=True)
+    assert found is not None
+    assert found.path == full
+
+
+@pytest.mark.parametrize("own_width", [1280, None])
+def test_vit_h_adapter_needs_a_file_and_the_error_names_it(
+    files: ModelFiles, own_width: int | None, tmp_path: Path
+) -> None:
+    install(H, tmp_path / "own")
+    install(FULL_BIGG, tmp_path / "own")
+    encoder = files.encoder(Feature("pooled", 1024))
+    with pytest.raises(TextTowerNotFoundError, match="laion/CLIP-ViT-H-14-laion2B-s32B-b79K") as caught:
+        files.text_tower(encoder, own_width)
+    assert str(tmp_path / "own") in caught.value.message
+    assert (caught.value.field, caught.value.status_code) == ("content_prompt", 422)
+    full = install(FULL_H, tmp_path / "shared")
+    found = files.text_tower(encoder, own_width)
+    assert found is not None
+    assert found.path == full
+
+
+def test_text_tower_in_the_encoders_own_file_goes_before_others_and_known_before_unknown(
+    files: ModelFiles, tmp_path: Path
+) -> None:
+    text = {name: tensor.clone() for name, tensor in text_model().state_dict().items()}
+    (tmp_path / "own").mkdir()
+    save_file(open_clip_text_tensors(text_model()), str(tmp_path / "own/a-text.safetensors"))
+    save_file(text, str(tmp_path / "own/b-text.safetensors"))
+    vision = {name: tensor.clone() for name, tensor in vision_model().state_dict().items()}
+    save_file(vision, str(tmp_path / "own/c-vision.safetensors"))
+    encoder = files.encoder(Feature("pooled", POOLED))
+    assert files.text_tower(encoder, None).name == "a-text"
+    full = {name: tensor.clone() for name, tensor in clip_model().state_dict().items()}
+    for name in ("d-full", "e-full"):
+        save_file(full, str(tmp_path / f"own/{name}.safetensors"))
+    assert files.text_tower(encoder, None).name == "d-full"
+    (own,) = (info for info in files.encoders.usable() if info.name == "e-full")
+    assert files.text_tower(own, None).name == "e-full"
+
+
+def test_text_towers_are_not_taken_for_encoders_nor_encoders_for_towers(files: ModelFiles, tmp_path: Path) -> None:
+    install(H, tmp_path / "own")
+    (tmp_path / "own/text").mkdir()
+    text_model().save_pretrained(tmp_path / "own/text", safe_serialization=True)
+    assert [info.name for info in files.encoders.usable()] == [H]
+    assert [info.name for info in files.text_towers.usable()] == ["model"]

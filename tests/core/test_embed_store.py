@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from lib_instantstyle.core.clip_text import inspect_text_tower
 from lib_instantstyle.core.clip_vision import Feature, inspect_encoder
 from lib_instantstyle.core.embed_store import (
     MEMORY_ENTRIES,
@@ -18,11 +20,12 @@ from lib_instantstyle.core.embed_store import (
     embeds_key,
     fingerprint,
     prune,
+    text_key,
 )
 from lib_instantstyle.core.errors import CheckpointError
 from lib_instantstyle.core.pictures import Picture, read_picture
 
-from ..tiny import picture
+from ..tiny import clip_model, picture
 from ..tiny.clip import HIDDEN, POOLED
 
 EMBEDS = torch.arange(12.0).reshape(1, 12)
@@ -173,3 +176,13 @@ def test_key_tells_picture_encoder_and_feature_apart(world: Path) -> None:
     info = inspect_encoder(world / "encoders/tiny/model.safetensors")
     features = [Feature("pooled", POOLED), Feature("hidden", HIDDEN)]
     assert len({embeds_key(name, info, feature) for name in ("0" * 32, "1" * 32) for feature in features}) == 4
+
+
+def test_key_tells_texts_and_towers_apart(world: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    for path, act in zip(paths, ("gelu", "quick_gelu")):
+        save_file(dict(clip_model(act).state_dict()), str(path))
+    os.utime(paths[1], (1, 1))
+    towers = [inspect_text_tower(path) for path in paths]
+    texts = ("a rabbit", "a Rabbit", "", "\ud800")
+    assert len({text_key(text, tower) for text in texts for tower in towers}) == 8

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_instantstyle.core.checkpoint import identify, inspect_adapter
+from lib_instantstyle.core.clip_text import TextTower, inspect_text_tower
 from lib_instantstyle.core.clip_vision import inspect_encoder
 from lib_instantstyle.core.errors import CheckpointError
 from lib_instantstyle.core.tensor_files import mentions
@@ -35,7 +36,7 @@ class Malicious:
         return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("inspect", [inspect_adapter, inspect_encoder])
+@pytest.mark.parametrize("inspect", [inspect_adapter, inspect_encoder, inspect_text_tower])
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("suffix", [".bin", ".pth", ".pt", ".ckpt"])
 def test_malicious_pickle_is_refused_and_not_run(inspect: Any, zipped: bool, suffix: str, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_file_of_random_bytes_is_refused(
 
 def inspect_both(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    for inspect in (inspect_adapter, inspect_encoder):
+    for inspect in (inspect_adapter, inspect_encoder, inspect_text_tower):
         refused = refusal(lambda inspect=inspect: inspect(path))
         assert refused is None or path.name in refused.message
     assert mentions(path, "to_k_ip") in (True, False)
@@ -121,6 +122,20 @@ ENCODER_KEYS = [
     "visual.ln_post.weight",
     "visual.proj",
 ]
+TEXT_KEYS = [
+    "text_model.embeddings.token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight",
+    "text_model.encoder.layers.0.mlp.fc1.weight",
+    "text_projection.weight",
+    "token_embedding.weight",
+    "positional_embedding",
+    "transformer.resblocks.0.mlp.c_fc.weight",
+    "ln_final.weight",
+    "text_projection",
+    "visual.class_embedding",
+    "((.token_embedding.weight",
+    "((.ln_final.weight",
+]
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 
@@ -140,3 +155,15 @@ def test_encoder_of_any_shapes_is_known_or_refused(
     path = write_sparse(tmp_path_factory.getbasetemp() / "odd.safetensors", shapes)
     refused = refusal(lambda: inspect_encoder(path))
     assert refused is None or "odd.safetensors" in refused.message
+
+
+@given(st.dictionaries(st.sampled_from(TEXT_KEYS), SHAPES, min_size=1))
+def test_text_tower_of_any_shapes_is_known_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    path = write_sparse(tmp_path_factory.getbasetemp() / "odd.safetensors", shapes)
+    refused = refusal(lambda: inspect_text_tower(path))
+    assert refused is None or "odd.safetensors" in refused.message
+    if refused is None:  # a table of names may pass; what cannot be a tower is refused when it is loaded
+        load = refusal(lambda: TextTower(inspect_text_tower(path), lambda _: [], torch.device("cpu"), torch.float32))
+        assert load is None or "odd.safetensors" in load.message

@@ -17,6 +17,7 @@ NUMBER_LIKE_HASH = "12345678901234567890123456789012"
 EXPONENT_LIKE_HASH = "1e345678901234567890123456789012"
 
 texts = st.text(max_size=60)
+hashes = st.lists(st.sampled_from([HASH, NUMBER_LIKE_HASH, EXPONENT_LIKE_HASH]), max_size=1).map(tuple)
 weights = st.floats(-1, 3)
 scales = st.dictionaries(st.text(min_size=1, max_size=20), weights, min_size=1, max_size=3)
 units = st.builds(
@@ -29,7 +30,10 @@ units = st.builds(
     blocks=st.none() | scales.map(lambda pairs: tuple(pairs.items())),
     content_prompt=texts,
     content_scale=st.floats(0, 2),
-    content_method=st.sampled_from(["subtract", "project"]),
+    content_method=st.sampled_from(["subtract", "project", "auto", "off"]),
+    content_renorm=st.booleans(),
+    content_image=hashes,
+    negative_image=hashes,
     start=st.floats(0, 1),
     end=st.floats(0, 1),
 )
@@ -62,7 +66,16 @@ def test_plain_words_stay_readable() -> None:
 
 
 def test_defaults_are_not_written() -> None:
-    assert "content" not in to_infotext(StyleUnit(image=(HASH,)))
+    line = to_infotext(StyleUnit(image=(HASH,)))
+    assert "content" not in line
+    assert "negative" not in line
+
+
+def test_pictures_beside_the_reference_are_written_by_their_hashes() -> None:
+    line = to_infotext(StyleUnit(image=(HASH,), content_image=(NUMBER_LIKE_HASH, HASH), negative_image=(HASH,)))
+    assert line.endswith(f'content_image: ["{NUMBER_LIKE_HASH}", "{HASH}"], negative_image: {HASH}')
+    read = from_infotext(line)
+    assert (read["content_image"], read["negative_image"]) == ([NUMBER_LIKE_HASH, HASH], [HASH])
 
 
 @given(st.text(max_size=300))

@@ -44,7 +44,10 @@ def test_to_dict_and_from_dict_are_inverse() -> None:
             "blocks": {"mid_block": 0.5, "up_blocks": -1},
             "weight": 2,
             "content_prompt": "a rabbit",
-            "content_method": "project",
+            "content_method": "auto",
+            "content_renorm": True,
+            "content_image": IMAGE,
+            "negative_image": [IMAGE],
             "start": 0.25,
             "end": 0.5,
         }
@@ -183,6 +186,28 @@ def test_one_unit_more_than_allowed_is_refused() -> None:
 )
 def test_content_is_removed_only_with_a_prompt_and_a_scale(prompt: str, scale: float, removes: bool) -> None:
     assert StyleUnit(content_prompt=prompt, content_scale=scale).removes_content is removes
+    assert not StyleUnit(content_prompt=prompt, content_scale=scale, content_method="off").removes_content
+    assert StyleUnit(content_prompt=prompt, content_scale=scale, content_image=(IMAGE,)).removes_content is bool(scale)
+
+
+@pytest.mark.parametrize("name", ["content_image", "negative_image"])
+def test_pictures_beside_the_reference_are_taken_like_it_and_may_be_missing(name: str) -> None:
+    one = picture()
+    assert getattr(StyleUnit.from_dict({"image": IMAGE, name: one}), name) == (one,)
+    assert getattr(StyleUnit.from_dict({"image": IMAGE, name: []}), name) == ()
+    assert getattr(StyleUnit.from_dict({"image": IMAGE, name: None}), name) == ()
+    assert refused(**{name: 3}).field == name
+    assert unit_schema()["properties"][name]["oneOf"][1]["minItems"] == 0
+
+
+def test_one_picture_at_most_is_avoided() -> None:
+    assert refused(negative_image=[IMAGE, IMAGE]).message == "may hold one picture at most, got 2."
+    assert len(StyleUnit.from_dict({"image": IMAGE, "content_image": [IMAGE, IMAGE]}).content_image) == 2
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+def test_renorm_must_be_a_bool(value: object) -> None:
+    assert refused(content_renorm=value).field == "content_renorm"
 
 
 def test_schema_describes_exactly_the_fields_with_their_defaults() -> None:

@@ -20,7 +20,8 @@ from lib_instantstyle.ui.arguments import (
 )
 
 PICTURE = Image.new("RGB", (4, 4))
-UNTOUCHED = {**DEFAULTS, "image": None, "more_pictures": None, "layout_weight": 1.0, "blocks": ""}
+EMPTY = dict.fromkeys(("image", "more_pictures", "content_image", "negative_image"))
+UNTOUCHED = {**DEFAULTS, **EMPTY, "layout_weight": 1.0, "blocks": ""}
 
 
 def arguments(*tabs: dict[str, Any], is_on: bool = True, slots: tuple[Any, ...] = (), limit: int = 3) -> list[Any]:
@@ -69,6 +70,18 @@ def test_more_pictures_join_the_first() -> None:
     data = b"not decoded here"
     unit = requested_units(arguments({"image": PICTURE, "more_pictures": [data]}))[0]
     assert unit.image == (PICTURE, base64.b64encode(data).decode())
+
+
+def test_pictures_to_remove_and_to_avoid_reach_the_unit() -> None:
+    unit = requested_units(arguments({"image": PICTURE, "content_image": PICTURE, "negative_image": PICTURE}))[0]
+    assert unit.content_image == unit.negative_image == (PICTURE,)
+    assert requested_units(arguments({"image": PICTURE}))[0].content_image == ()
+
+
+@pytest.mark.parametrize("name", ["content_image", "negative_image"])
+def test_tab_with_another_picture_alone_is_refused_and_not_skipped(name: str) -> None:
+    with pytest.raises(UnitError, match="needs a reference picture"):
+        requested_units(arguments({"image": PICTURE}, {name: PICTURE}))
 
 
 def test_custom_blocks_count_only_with_their_preset() -> None:
