@@ -9,50 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from lib_instantstyle.core.blocks import attention_layers
 from lib_instantstyle.core.embed_store import EmbedStore
 from lib_instantstyle.core.errors import CheckpointError
-from lib_instantstyle.core.units import StyleUnit
 from lib_instantstyle.session import KEPT_UNITS, StyleSession
 
+from .by_hand import CLOSE, World, attach
 from .jobs import unit
 from .tiny import TinyHost, encoded, picture, sdxl_unet, vision_model
-from .tiny.clip import image_processor
-
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def attach(session: StyleSession, *units: StyleUnit) -> dict[int, tuple[Tensor, Tensor]]:
-    """Attach; the first unit's keys and values by layer number."""
-    session.attach(session.plan(units))
-    numbers = {module: layer.index for layer, module in attention_layers(session.host.unet()).items()}
-    return {numbers[one.attn2]: (one.units[0].key, one.units[0].value) for one in session._layers}
-
-
-class World:
-    """The tiny models, read by transformers and by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.encoder = vision_model()
-        self.adapters = {path.stem: load_file(str(path)) for path in (folder / "adapters").iterdir()}
-
-    @torch.no_grad()
-    def image_embeds(self, seed: int) -> Tensor:
-        pixels = image_processor(32)(images=picture(seed), return_tensors="pt").pixel_values
-        return self.encoder(pixels).image_embeds
-
-    def tokens(self, embeds: Tensor) -> Tensor:
-        """LayerNorm(Linear(e)) of the adapter `base`, four tokens for each row."""
-        of = self.adapters["base"]
-        wide = embeds @ of["image_proj.proj.weight"].T + of["image_proj.proj.bias"]
-        norm = of["image_proj.norm.weight"], of["image_proj.norm.bias"]
-        return torch.nn.functional.layer_norm(wide.unflatten(-1, (4, -1)), norm[0].shape, *norm)
-
-    def key(self, tokens: Tensor, layer: int) -> Tensor:
-        return tokens @ self.adapters["base"][f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"].T
 
 
 @pytest.fixture
