@@ -65,12 +65,23 @@ def panel_units(values: Sequence[Any]) -> list[dict[str, Any]]:
     return units
 
 
+def unit_to_analyse(tab: dict[str, Any]) -> StyleUnit:
+    """The unit that some of a tab's controls make, for looking at its reference. Raises UnitError."""
+    fields = {**tab, **_pictures(tab)}
+    del fields["more_pictures"]
+    return StyleUnit.from_dict(fields)
+
+
+def _pictures(tab: dict[str, Any]) -> dict[str, Any]:
+    """The picture fields of those controls that are there."""
+    more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
+    single = {name: (tab[name],) if tab[name] else () for name in ONE_PICTURE if name in tab}
+    return {"image": [picture for picture in (tab["image"], *more) if picture is not None], **single}
+
+
 def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     """A tab without a picture counts as untouched only if nothing else in it was changed."""
-    unit = {name: value for name, value in tab.items() if name in DEFAULTS}
-    more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
-    unit["image"] = [picture for picture in (tab["image"], *more) if picture is not None]
-    unit |= {name: (tab[name],) if tab[name] else () for name in ONE_PICTURE}
+    unit = {name: value for name, value in tab.items() if name in DEFAULTS} | _pictures(tab)
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
     has_layout = unit["preset"] in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None

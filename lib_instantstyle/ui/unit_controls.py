@@ -10,11 +10,13 @@ import gradio as gr
 
 from modules.ui_components import ToolButton
 
+from ..analysis import Analyst
 from ..core.blocks import SDXL_BLOCKS, ldm_name
 from ..core.fields import Number
 from ..core.routing import CUSTOM, PRESETS
 from ..core.units import AUTO_ADAPTER, CONTENT_METHODS, DEFAULTS, FIELDS
 from .arguments import ONE_PICTURE, PANEL_VALUES
+from .content_analysis import ContentAnalysis
 
 STEP = 0.05
 NOT_REMEMBERED = ("image", "more_pictures", "adapter", *ONE_PICTURE)  # by ui-config.json
@@ -37,10 +39,13 @@ class UnitControls:
 class UnitTab:
     """Builds the controls of unit `number` in the current gradio context and wires what depends on what."""
 
-    def __init__(self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]], analyst: Analyst
+    ) -> None:
         self._number = number
         self._elem_id = elem_id
         self._adapters = adapters
+        self._analysis = ContentAnalysis(analyst, self._id)
         self._made: dict[str, Any] = {}
 
     def build(self) -> UnitControls:
@@ -52,6 +57,7 @@ class UnitTab:
                 self._content()
                 self._timing()
                 self._adapter()
+        self._analysis.wire(self._made)
         return UnitControls(self._made)
 
     def _add(self, name: str, component: Any) -> Any:
@@ -121,6 +127,7 @@ class UnitTab:
     def _content(self) -> None:
         prompt = gr.Textbox(**self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest")
         self._add("content_prompt", prompt)
+        self._analysis.build()
         self._slider("content_scale")
         method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
         self._add("content_method", method)

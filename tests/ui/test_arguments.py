@@ -16,6 +16,7 @@ from lib_instantstyle.ui.arguments import (
     read_blocks,
     requested_units,
     unit_limit,
+    unit_to_analyse,
     write_blocks,
 )
 
@@ -129,3 +130,16 @@ def test_blocks_survive_writing_and_reading() -> None:
 def test_unreadable_blocks_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(UnitError, match=r"one a line, each address once, like up_blocks\.0\.attentions\.1: 1\.0"):
         read_blocks(text, 2)
+
+
+def test_a_tab_can_be_looked_at_before_it_is_ready_to_generate() -> None:
+    tab = {"image": PICTURE, "more_pictures": [b"x"], "adapter": "auto", "content_image": None}
+    unit = unit_to_analyse({**tab, "content_prompt": "a rabbit", "content_scale": 1.0, "content_method": "auto"})
+    assert unit.image == (PICTURE, base64.b64encode(b"x").decode())
+    assert (unit.content_prompt, unit.content_scale, unit.content_method) == ("a rabbit", 1.0, "auto")
+
+
+def test_looking_at_a_tab_without_a_picture_names_the_picture() -> None:
+    with pytest.raises(UnitError) as caught:
+        unit_to_analyse({"image": None, "more_pictures": None, "adapter": "auto"})
+    assert caught.value.field == "image"

@@ -1,0 +1,96 @@
+"""What the reference shows and how much of it is left: a button, words to pick, and the leak meter of one tab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from modules.call_queue import queue_lock
+
+from ..analysis import Analyst
+from ..core.errors import InstantStyleError
+from ..core.units import StyleUnit
+from .arguments import unit_to_analyse
+from .leak_meter import busy_html, meter_html, problem_html
+from .picked_words import picked_in, with_picked
+
+READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
+STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
+
+QUIET = {"queue": False, "show_progress": False}
+
+
+class ContentAnalysis:
+    """Built where the content prompt stands, wired when the whole tab is there."""
+
+    def __init__(self, analyst: Analyst, elem_id: Callable[[str], str]) -> None:
+        self._analyst = analyst
+        self._elem_id = elem_id
+
+    def build(self) -> None:
+        self._button = gr.Button(
+            "Analyse reference", size="sm", elem_id=self._elem_id("analyse"), elem_classes=["instantstyle-analyse"]
+        )
+        self._words = gr.CheckboxGroup(
+            choices=[],
+            label="Seen in the reference: pick what to remove",
+            visible=False,
+            elem_id=self._elem_id("words"),
+            elem_classes=["instantstyle-words"],
+        )
+        self._words.do_not_save_to_config = True
+        self._meter = gr.HTML(visible=False, elem_id=self._elem_id("meter"))
+        self._offered = gr.State([])  # the words to pick from
+        self._analysed = gr.State(None)  # what READ held when it was analysed
+
+    def wire(self, made: Mapping[str, Any]) -> None:
+        """Connect the tab's controls, by their names."""
+        prompt, steered = made["content_prompt"], [made[name] for name in STEERED]
+        shown = [self._words, self._meter, self._offered, self._analysed]
+        self._button.click(fn=self._analyse, inputs=[*(made[name] for name in READ), *steered], outputs=shown)
+        for name in READ:
+            made[name].change(fn=_nothing_shown, outputs=shown, **QUIET)
+        metered = {"fn": self._follow, "inputs": [self._analysed, *steered], "outputs": [self._meter], **QUIET}
+        picking = self._words.input(
+            fn=with_picked, inputs=[prompt, self._offered, self._words], outputs=[prompt], **QUIET
+        )
+        picking.then(**metered)
+        for written in (prompt.submit, prompt.blur):
+            written(fn=picked_in, inputs=[prompt, self._offered], outputs=[self._words], **QUIET).then(**metered)
+        for component in steered[1:]:
+            component.change(**metered)
+
+    def _analyse(self, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
+        read, steered = values[: len(READ)], values[len(READ) :]
+        try:
+            unit = _unit(read, steered)
+            with queue_lock:
+                found = self._analyst.analyse(unit, progress=lambda share, text: progress(share, desc=text))
+        except InstantStyleError as error:
+            return [gr.update(visible=False), gr.update(visible=True, value=problem_html(error.message)), [], None]
+        offered = [word.text for word in found.words]
+        words = gr.update(visible=True, choices=offered, value=picked_in(unit.content_prompt, offered))
+        return [words, gr.update(visible=True, value=meter_html(found.meter)), offered, read]
+
+    def _follow(self, read: Any, *steered: Any) -> Any:
+        """The meter for what is set now. A job that runs is not disturbed and not waited for."""
+        if read is None:
+            return gr.update()
+        if not queue_lock.acquire(blocking=False):
+            return gr.update(value=busy_html())
+        try:
+            return gr.update(value=meter_html(self._analyst.meter(_unit(read, steered))))
+        except InstantStyleError as error:
+            return gr.update(value=problem_html(error.message))
+        finally:
+            queue_lock.release()
+
+
+def _unit(read: Any, steered: Any) -> StyleUnit:
+    return unit_to_analyse(dict(zip((*READ, *STEERED), (*read, *steered))))
+
+
+def _nothing_shown() -> list[Any]:
+    return [gr.update(visible=False, choices=[], value=[]), gr.update(visible=False, value=""), [], None]
