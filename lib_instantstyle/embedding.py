@@ -15,16 +15,18 @@ from torch import Tensor
 
 from .core.clip_text import TextTower, TextTowerInfo, tokenizer_beside
 from .core.clip_vision import EncoderInfo, Feature, ImageEncoder
-from .core.embed_store import embeds_key, text_key
+from .core.embed_store import embeds_key, text_key, word_list_key
 from .core.errors import IncompatibleModelError, TextTowerNotFoundError
 from .core.pictures import Picture
 from .hosts.protocol import Host
 
 GREY = "grey"  # stands for the hash of the mid-grey picture
+BATCH = 32  # texts encoded between two words about how far it is
 
 log = logging.getLogger("InstantStyle")
 
 Found = TypeVar("Found")
+Done = Callable[[float], object]  # hears which share of a long work is done, 0..1
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,38 @@ class Embedder:
 
     def texts(self, texts: Sequence[str], tower: TextTowerInfo | None) -> Tensor:
         """(texts, width) pooled, projected embeddings; None: by the checkpoint's own tower, which is loaded anyway."""
-        if tower is None:
-            return self._by_the_checkpoint(texts)
-        named = {text_key(text, tower): text for text in texts}
+        name = tower or self.host.checkpoint_name()
+        if name is None:
+            return self._encoded(texts, tower)
+        named = {text_key(text, name): text for text in texts}
 
         def encode(missing: Mapping[str, str]) -> dict[str, Tensor]:
-            embeds = self._with_room(tower.path.name, lambda *place: self._read(tower, list(missing.values()), *place))
-            return {key: row[None] for key, row in zip(missing, embeds)}
+            return {key: row[None] for key, row in zip(missing, self._encoded(list(missing.values()), tower))}
 
         found = self._stored(named, encode)
-        return torch.cat([found[text_key(text, tower)] for text in texts])
+        return torch.cat([found[text_key(text, name)] for text in texts])
+
+    def word_list(self, words: Sequence[str], tower: TextTowerInfo | None, done: Done) -> Tensor:
+        """As `texts`, kept as a whole and encoded batch by batch; `done` hears the share of words after each."""
+        name = tower or self.host.checkpoint_name()
+        key = word_list_key(words, name) if name else None
+        kept = self.host.embed_store.get(key) if key else None
+        if kept is not None and len(kept) == len(words):
+            return kept
+        embeds = self._encoded(words, tower, done)
+        if key:
+            self.host.embed_store.put(key, embeds)
+        return embeds
+
+    def unkept_image(self, picture: Picture, info: EncoderInfo, feature: Feature) -> Tensor:
+        """(1, width) or (1, tokens, width) for a picture that is seen once, and leaves nothing in the store."""
+        return self._with_room(info.path.name, lambda *place: ImageEncoder(info, *place).encode(picture.image, feature))
+
+    def _encoded(self, texts: Sequence[str], tower: TextTowerInfo | None, done: Done = lambda share: None) -> Tensor:
+        if tower is None:
+            return _in_batches(self._by_the_checkpoint, texts, done)
+        name = tower.path.name
+        return self._with_room(name, lambda *place: _in_batches(self._loaded(tower, *place).encode, texts, done))
 
     def _by_the_checkpoint(self, texts: Sequence[str]) -> Tensor:
         embeds = self.host.checkpoint_text_embeds(texts)
@@ -87,7 +111,7 @@ class Embedder:
             log.warning("%s does not fit into the device's memory; it runs on the CPU instead.", name)
         return work(torch.device("cpu"), torch.float32)
 
-    def _read(self, tower: TextTowerInfo, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
+    def _loaded(self, tower: TextTowerInfo, device: torch.device, dtype: torch.dtype) -> TextTower:
         tokenize = tokenizer_beside(tower.path) or self.host.tokenizer()
         if tokenize is None:
             raise TextTowerNotFoundError(
@@ -95,7 +119,15 @@ class Embedder:
                 f"{tower.path.parent}.",
                 "content_prompt",
             )
-        return TextTower(tower, tokenize, device, dtype).encode(texts)
+        return TextTower(tower, tokenize, device, dtype)
+
+
+def _in_batches(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str], done: Done) -> Tensor:
+    found = []
+    for at in range(0, len(texts), BATCH):
+        found.append(encode(texts[at : at + BATCH]))
+        done(min(at + BATCH, len(texts)) / len(texts))
+    return torch.cat(found)
 
 
 def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from PIL import Image
 
 from .core.blocks import Layer
 from .core.checkpoint import AdapterInfo
 from .core.clip_text import TextTowerInfo
 from .core.clip_vision import EncoderInfo, Feature
-from .core.pictures import Picture
+from .core.errors import InstantStyleError, PictureError, UnitError
+from .core.pictures import Picture, read_picture
 from .core.units import PICTURE_FIELDS, StyleUnit
+from .hosts.protocol import Host
+
+Reader = Callable[["str | Image.Image"], Picture]
 
 
 @dataclass(frozen=True, eq=False)
-class UnitPlan:
-    """A unit with everything it names found and checked; nothing is loaded yet."""
+class ReferencePlan:
+    """What it takes to read a unit's pictures and words, found and checked; nothing is loaded yet."""
 
-    number: int  # counted from 1
     unit: StyleUnit
     read: dict[str, tuple[Picture, ...]]  # by the names of PICTURE_FIELDS
     adapter: AdapterInfo
     encoder: EncoderInfo
     text_tower: TextTowerInfo | None  # that reads the content prompt; None: the checkpoint's own
-    scales: dict[Layer, float]  # without zeros
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -45,3 +50,44 @@ class UnitPlan:
         """The unit with the adapter that was really chosen and its pictures by hash: what an infotext says."""
         hashes: dict[str, Any] = {name: tuple(picture.hash for picture in self.read[name]) for name in PICTURE_FIELDS}
         return replace(self.unit, adapter=self.adapter.name, **hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitPlan(ReferencePlan):
+    """A unit with everything it names found and checked; nothing is loaded yet."""
+
+    number: int  # counted from 1
+    scales: dict[Layer, float]  # without zeros
+
+
+def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> ReferencePlan:
+    """All that reading a unit's reference takes, whatever UNet is loaded; routing, weights and window do not matter."""
+    if not unit.image:
+        raise UnitError("A unit needs a reference picture; none was given.", "image")
+    pictures = read_pictures(unit, read)
+    adapter = host.adapter(unit.adapter)
+    encoder = host.encoder(adapter.feature)
+    return ReferencePlan(unit, pictures, adapter, encoder, content_tower(host, unit, encoder))
+
+
+def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tuple[Picture, ...]]:
+    """A unit's pictures by the names of their fields. Raises PictureError naming the field."""
+    return {name: _read_field(unit, name, read) for name in PICTURE_FIELDS}
+
+
+def _read_field(unit: StyleUnit, name: str, read: Reader) -> tuple[Picture, ...]:
+    try:
+        return tuple(read(source) for source in getattr(unit, name))
+    except PictureError as error:
+        error.field = name
+        raise
+
+
+def content_tower(host: Host, unit: StyleUnit, encoder: EncoderInfo) -> TextTowerInfo | None:
+    """The file that reads the unit's content prompt; None when the checkpoint does, or there is nothing to read."""
+    if not unit.removes_content or not unit.content_prompt.strip():
+        return None
+    try:
+        return host.text_tower(encoder)
+    except InstantStyleError as error:
+        raise error.at(field="content_prompt") from None

@@ -21,7 +21,7 @@ from .core.patch_head import PatchHead, read_patch_head
 from .core.phrases import PROBES, Phrase, parse_phrases
 from .core.units import StyleUnit
 from .embedding import Embedder
-from .plans import UnitPlan
+from .plans import ReferencePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Reference:
     uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
     content: Content | None = None  # in the joint space, None when nothing is to go
     grey: Tensor | None = field(default=None)  # (1, tokens, width) of a plus adapter
+    kept_head: PatchHead | None = None  # the encoder's, where somebody has it already
 
     @property
     def is_patches(self) -> bool:
@@ -42,7 +43,7 @@ class Reference:
     @cached_property
     def head(self) -> PatchHead:
         """The end of the encoder, for patch features; read from the file when first asked for."""
-        return read_patch_head(self.encoder)
+        return self.kept_head or read_patch_head(self.encoder)
 
     def cleaned(self, method: str | None = None, scale: float | None = None) -> Tensor:
         """cond without the content, by the unit's method and scale or by others: the shape of cond."""
@@ -92,7 +93,7 @@ class Leak:
     after: float
 
 
-def read_reference(plan: UnitPlan, embedder: Embedder) -> Reference:
+def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
     """Everything that the unit's pictures and words come to, encoding what is not known yet."""
     feature, removes = plan.adapter.feature, plan.unit.removes_content
     content, avoided = plan.read["content_image"] if removes else (), plan.read["negative_image"]
@@ -115,7 +116,7 @@ def content_phrases(unit: StyleUnit) -> tuple[Phrase, ...]:
     return parse_phrases(unit.content_prompt)
 
 
-def _content(plan: UnitPlan, embedder: Embedder, pictures: Sequence[Tensor]) -> Content:
+def _content(plan: ReferencePlan, embedder: Embedder, pictures: Sequence[Tensor]) -> Content:
     """What is to go. `pictures`: embeddings of those to remove, then the grey one's, or nothing."""
     phrases, unit = content_phrases(plan.unit), plan.unit
     needs_probes = bool(phrases) and (unit.content_method == "auto" or plan.adapter.feature.kind == "hidden")

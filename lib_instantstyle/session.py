@@ -15,16 +15,13 @@ from torch import Tensor, nn
 from .core.attention import ImageKeyValue, ModelCall, StyledLayer
 from .core.blocks import Layer, attention_layers
 from .core.checkpoint import Adapter
-from .core.clip_text import TextTowerInfo
-from .core.clip_vision import EncoderInfo
 from .core.embed_store import fingerprint
-from .core.errors import InstantStyleError, PictureError
-from .core.pictures import Picture, read_picture
+from .core.errors import InstantStyleError
 from .core.routing import route
-from .core.units import PICTURE_FIELDS, StyleUnit
+from .core.units import StyleUnit
 from .embedding import Embedder
 from .hosts.protocol import Host
-from .plans import UnitPlan
+from .plans import UnitPlan, content_tower, read_pictures
 from .removal import read_reference
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
@@ -60,24 +57,16 @@ class StyleSession:
 
     def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
         unit.check()
-        read = {name: _read_pictures(unit, name) for name in PICTURE_FIELDS}
+        read = read_pictures(unit)
         modules = attention_layers(self.host.unet())
         scales = _routed(unit, tuple(modules))
         adapter = self.host.adapter(unit.adapter)
         adapter.check_fits(modules)
         adapter.check_carries(scales)
         encoder = self.host.encoder(adapter.feature)
-        tower = self._text_tower(unit, encoder)
-        return UnitPlan(number, unit, read, adapter, encoder, tower, {at: x for at, x in scales.items() if x})
-
-    def _text_tower(self, unit: StyleUnit, encoder: EncoderInfo) -> TextTowerInfo | None:
-        """The file that reads the unit's content prompt; None when the checkpoint does, or there is nothing to read."""
-        if not unit.removes_content or not unit.content_prompt.strip():
-            return None
-        try:
-            return self.host.text_tower(encoder)
-        except InstantStyleError as error:
-            raise error.at(field="content_prompt") from None
+        tower = content_tower(self.host, unit, encoder)
+        acting = {layer: scale for layer, scale in scales.items() if scale}
+        return UnitPlan(unit, read, adapter, encoder, tower, number, acting)
 
     def attach(self, plans: Sequence[UnitPlan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
@@ -127,14 +116,6 @@ class StyleSession:
         if missing := [layer for layer in plan.scales if layer.index not in kept]:
             kept.update(key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing))
         return kept
-
-
-def _read_pictures(unit: StyleUnit, name: str) -> tuple[Picture, ...]:
-    try:
-        return tuple(read_picture(source) for source in getattr(unit, name))
-    except PictureError as error:
-        error.field = name
-        raise
 
 
 def _routed(unit: StyleUnit, layers: tuple[Layer, ...]) -> dict[Layer, float]:

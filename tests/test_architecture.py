@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = "lib_instantstyle"
 CORE, HOSTS, SESSION = f"{LIBRARY}.core", f"{LIBRARY}.hosts", f"{LIBRARY}.session"
-SESSION_ROOMS = [SESSION, *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal"))]
+SESSION_ROOMS = [
+    SESSION,
+    *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal", "vocabulary", "analysis")),
+]
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}
 WEBUI_ROOMS = [

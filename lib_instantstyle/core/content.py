@@ -134,39 +134,36 @@ def _present(embeds: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_orthonormal(vectors: Tensor) -> Tensor:
-    """The polar factor UVᵀ of (k, width) vectors = UΣVᵀ, without the directions in which there is nothing."""
-    u, s, vh = torch.linalg.svd(vectors, full_matrices=False)
-    real = s > _SAME * s.max().clamp_min(1e-300) if len(s) else s > 0
-    return (u * real) @ vh
+    """The polar factor (MMᵀ)^(-½)M of (k, width) vectors M, without the directions in which there is nothing."""
+    squares, u = torch.linalg.eigh(vectors @ vectors.mT)  # of the singular values
+    real = squares > _SAME**2 * squares.amax().clamp_min(1e-300) if len(squares) else squares > 0
+    inverse = torch.where(real, squares, torch.ones_like(squares)).rsqrt() * real
+    return (u * inverse) @ u.mT @ vectors
 
 
 def _removal(image_embeds: Tensor, embeds: Tensor, levels: Tensor | None, weights: Tensor | None) -> Tensor:
-    """d (n, width) in float64: what *auto* takes from each picture at a scale of 1."""
-    t, w = _present(embeds, weights)
-    e = image_embeds.double()
-    tau = torch.zeros(len(e), len(t), dtype=torch.float64) if levels is None else levels.double()
-    return torch.stack([_removal_from(row, t, w, level) for row, level in zip(e, tau)])
+    """d (n, width) in float64: what *auto* takes from each picture at a scale of 1.
+
+    Only things above their τ act; those that would have to be added step back, the worst first, twins together.
+    """
+    (t, w), e = _present(embeds, weights), image_embeds.double()
+    length = e.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    now = e @ t.mT / length  # c⁰ (n, k)
+    tau = torch.zeros_like(now) if levels is None else levels.double()
+    acting, wanted = (w > 0) & (now > tau), now - w * (now - tau)
+    amounts = _amounts(e, t, wanted, acting)
+    while (added := amounts < -1e-9 * length).any():
+        acting = acting & ~(added & (amounts <= amounts.amin(dim=1, keepdim=True) * (1 - 1e-6)))
+        amounts = _amounts(e, t, wanted, acting)
+    return amounts @ t
 
 
-def _removal_from(e: Tensor, t: Tensor, w: Tensor, tau: Tensor) -> Tensor:
-    """d (width,) for one picture. Only things above their τ act, and of these only those that are to be taken away."""
-    now = t @ e / e.norm().clamp_min(1e-12)  # c⁰ (k,)
-    wanted = now - w * (now - tau)
-    acting = (w > 0) & (now > tau)
-    while acting.any():
-        amounts = _amounts(e, t[acting], wanted[acting])
-        if (amounts >= -1e-9 * e.norm()).all():
-            return amounts @ t[acting]
-        kept = acting.clone()
-        kept[acting] = amounts > amounts.min() * (1 - 1e-6)  # twins leave together, whatever their order
-        acting = kept
-    return torch.zeros_like(e)
-
-
-def _amounts(e: Tensor, t: Tensor, wanted: Tensor) -> Tensor:
-    """m (k,) such that e − mT̂ has the cosines `wanted` (k,) with the k unit vectors t (k, width)."""
-    inverse = torch.linalg.pinv(t @ t.mT, rtol=_SAME, hermitian=True)
-    rest = e - (t @ e) @ inverse @ t
-    full = (wanted @ inverse @ wanted).clamp(0.0, _FULL)
-    length = rest.norm() / (1 - full).sqrt()  # ‖e'‖
-    return (t @ e - length * wanted) @ inverse
+def _amounts(e: Tensor, t: Tensor, wanted: Tensor, acting: Tensor) -> Tensor:
+    """m (n, k), 0 for things that do not act, such that e − mT̂ has the cosines `wanted` (n, k) with those that do."""
+    both = acting[:, :, None] & acting[:, None, :]
+    inverse = torch.linalg.pinv(t @ t.mT * both, rtol=_SAME, hermitian=True)  # (n, k, k)
+    along, wanted = (e @ t.mT * acting)[:, None], (wanted * acting)[:, None]  # (n, 1, k)
+    rest = (e * e).sum(dim=1)[:, None, None] - along @ inverse @ along.mT  # ‖r‖² (n, 1, 1)
+    full = (wanted @ inverse @ wanted.mT).clamp(0.0, _FULL)
+    length = (rest.clamp_min(0.0) / (1 - full)).sqrt()  # ‖e'‖
+    return ((along - length * wanted) @ inverse)[:, 0] * acting

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,9 +55,22 @@ def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str
     return f"{picture_hash}-{fingerprint(encoder.path)}-{feature.kind}"
 
 
-def text_key(text: str, tower: TextTowerInfo) -> str:
-    """Names a text's embedding by what it was made of."""
-    return f"text-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}-{fingerprint(tower.path)}"
+def text_key(text: str, tower: TextTowerInfo | str) -> str:
+    """Names a text's embedding by what it was made of. `tower`: a file's, or a name for the checkpoint's own."""
+    return f"text-{_short_hash(text)}-{_tower_name(tower)}"
+
+
+def word_list_key(words: Sequence[str], tower: TextTowerInfo | str) -> str:
+    """Names the embeddings of a whole list by what they were made of."""
+    return f"words-{_short_hash(chr(10).join(words))}-{_tower_name(tower)}"
+
+
+def _tower_name(tower: TextTowerInfo | str) -> str:
+    return tower if isinstance(tower, str) else fingerprint(tower.path)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 class EmbedStore:
@@ -90,6 +103,8 @@ class EmbedStore:
         path = self._path(key)
         try:
             embeds = load_file(str(path))["embeds"] if path.is_file() else None
+            if embeds is not None:
+                os.utime(path)  # used just now, so pruned last
         except (SafetensorError, OSError, KeyError, ValueError):
             log.warning("The cached embedding %s is damaged; it is computed again.", path.name)
             return None

@@ -41,6 +41,10 @@ _TOKEN = re.compile(
     r"|:\s*(?P<factor>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)|(?P<close>[)\]])|(?P<letter>.)",
     re.DOTALL,
 )
+_NETWORK = re.compile(r"<\w+:[^<>]+>")
+_EDIT = re.compile(r"\[(?:[^][:]*:)?(?P<to>[^][:]*):\s*\d*\.?\d+\s*\]")
+_TURNS = re.compile(r"\[(?P<first>[^][|]*)\|[^][]*\]")
+_AND = re.compile(r"(?::\s*[+-]?\d*\.?\d+)?\s*\b(?:BREAK|AND)\b\s*")
 _OPENED_BY = {")": "(", "]": "["}
 
 
@@ -56,6 +60,19 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
         if counted:
             weights[words] = max(sum(counted) / len(counted), weights.get(words, 0.0))
     return tuple(Phrase(words, weight) for words, weight in weights.items() if weight > 0)
+
+
+def plain_prompt(text: str) -> str:
+    """A prompt as a sentence, without what it tells the WebUI: `<lora:…>`, emphasis and weights, BREAK and AND.
+
+    Of `[from:to:when]` what stands at the end is left, of `[this|that]` the first. What is no syntax stays.
+    """
+    text = _NETWORK.sub("", text)
+    for _ in range(text.count("[")):  # innermost first
+        text = _EDIT.sub(lambda found: found["to"], _TURNS.sub(lambda found: found["first"], text, count=1), count=1)
+    text = _AND.sub(", ", text)
+    words = " ".join("".join(letter for letter, _ in _weighted_letters(text)).split())
+    return re.sub(r"(\s*,)+", ",", words).strip(", ")
 
 
 def _split_at_commas(letters: list[tuple[str, float]]) -> Iterator[list[tuple[str, float]]]:

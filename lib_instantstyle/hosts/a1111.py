@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,8 @@ from modules import cache, devices, lowvram, paths, sd_hijack_open_clip, sd_mode
 from ..core.checkpoint import AdapterInfo
 from ..core.clip_text import TextTowerInfo, Tokenizer
 from ..core.clip_vision import EncoderInfo, Feature
-from ..core.embed_store import EmbedStore, PictureStore
-from ..core.errors import IncompatibleModelError
+from ..core.embed_store import EmbedStore, PictureStore, fingerprint
+from ..core.errors import CheckpointError, IncompatibleModelError
 from .model_files import ModelFiles
 
 DEFAULT_UNITS = 3
@@ -71,8 +72,15 @@ class A1111Host:
     @torch.no_grad()
     def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         width = _pooled_width(sd_model())
-        conditioning = sd_model().get_learned_conditioning([_literally(text) for text in texts])
+        with devices.autocast(), _without_networks():
+            conditioning = sd_model().get_learned_conditioning([_literally(text) for text in texts])
         return conditioning["vector"][:, :width].float().cpu()  # the pooled text stands first, sizes and crops follow
+
+    def checkpoint_name(self) -> str | None:
+        try:
+            return fingerprint(Path(sd_model().sd_checkpoint_info.filename))
+        except CheckpointError:  # the file is gone, its model is still in memory
+            return None
 
 
 def sd_model() -> Any:
@@ -103,6 +111,21 @@ def _literally(text: str) -> str:
         return text
     as_read = text.lower()  # by CLIP, which knows no capitals
     return "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in as_read)
+
+
+@contextmanager
+def _without_networks() -> Iterator[None]:
+    """Keep LoRAs, also those of the job before, out of the text encoder.
+
+    The WebUI's own Lora extension has each layer look at this list when it runs, and change its weights accordingly.
+    """
+    loaded = getattr(sys.modules.get("networks"), "loaded_networks", [])
+    kept = list(loaded)
+    loaded.clear()
+    try:
+        yield
+    finally:
+        loaded[:] = kept
 
 
 def unit_count() -> int:

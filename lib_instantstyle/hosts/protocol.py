@@ -54,6 +54,11 @@ class Host(Protocol):
     def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         """(texts, width) pooled, projected embeddings by the checkpoint's second text encoder, float32, CPU.
 
-        Each text is one phrase, as it stands: no emphasis, no orders.
+        Each text is one phrase, as it stands: no emphasis, no orders. The encoder is as the checkpoint has it, without
+        what a job adds to it.
         """
+        ...
+
+    def checkpoint_name(self) -> str | None:
+        """What tells the checkpoint from others, letters and digits; None: nothing its text encoder says is kept."""
         ...

@@ -28,6 +28,7 @@ class TinyHost:
         self.encoder_loads = self.text_encodings = 0
         self._text_width = text_width
         self.pristine_text = False
+        self.checkpoint: str | None = "tiny"
         self._files = ModelFiles(lambda: [models / "adapters"], lambda: [models / "encoders"])
 
     def unet(self) -> nn.Module:
@@ -56,6 +57,9 @@ class TinyHost:
     def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         self.text_encodings += 1
         return torch.cat([self.text_embeds(text) for text in texts])
+
+    def checkpoint_name(self) -> str | None:
+        return self.checkpoint
 
     def text_embeds(self, text: str) -> Tensor:
         """(1, width) what the checkpoint's text encoder says."""
