@@ -103,11 +103,11 @@ class EmbedStore:
         path = self._path(key)
         try:
             embeds = load_file(str(path))["embeds"] if path.is_file() else None
-            if embeds is not None:
-                os.utime(path)  # used just now, so pruned last
         except (SafetensorError, OSError, KeyError, ValueError):
             log.warning("The cached embedding %s is damaged; it is computed again.", path.name)
             return None
+        with suppress(OSError):
+            os.utime(path)  # used just now, so pruned last
         return embeds if embeds is None or embeds.isfinite().all() else None
 
     def _path(self, key: str) -> Path:

@@ -133,6 +133,15 @@ def test_hash_that_is_no_hash_opens_nothing(name: str, tmp_path: Path) -> None:
     assert PictureStore(tmp_path / "store").get(name) is None
 
 
+def test_embedding_that_is_read_counts_as_used(tmp_path: Path) -> None:
+    for number in range(3):
+        EmbedStore(tmp_path).put(f"key{number}", EMBEDS)
+        age(tmp_path / f"key{number}.safetensors", seconds=10 - number)
+    assert EmbedStore(tmp_path).get("key0") is not None
+    prune(tmp_path, limit=(tmp_path / "key0.safetensors").stat().st_size)
+    assert [path.stem for path in tmp_path.iterdir()] == ["key0"]
+
+
 def test_prune_deletes_the_files_used_longest_ago(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / str(number)).write_bytes(bytes(10))

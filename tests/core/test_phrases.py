@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_instantstyle.core.phrases import MAX_WEIGHT, PROBES, Phrase, parse_phrases
+from lib_instantstyle.core.phrases import MAX_WEIGHT, PROBES, Phrase, parse_phrases, plain_prompt
 
 PROMPTS = [
     ("a rabbit", [("a rabbit", 1.0)]),
@@ -62,3 +62,30 @@ def test_endless_brackets_and_digits_are_survived() -> None:
 
 def test_probes_are_each_one_plain_phrase() -> None:
     assert parse_phrases(", ".join(PROBES)) == tuple(map(Phrase, PROBES))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("a house by the sea", "a house by the sea"),
+        ("a (house:1.3) by ((the)) [sea]", "a house by the sea"),
+        ("a house <lora:ink:0.8>, <hypernet:x:1> by the sea", "a house, by the sea"),
+        ("a house BREAK by the sea", "a house, by the sea"),
+        ("a house :1.2 AND the sea:0.5", "a house, the sea:0.5"),
+        ("a [cat:dog:0.5] in [snow:0.3], [red:green::][rain::7]", "a dog in snow, red:green::"),
+        ("a [cat:[dog:fox:0.9]:0.5]", "a fox"),
+        ("a [cat|dog|fox] in snow", "a cat in snow"),
+        (r"a house \(old\)", "a house (old)"),
+        ("BREAKFAST AND more, , ,", "BREAKFAST, more"),
+        ("<3 lora <a>", "<3 lora <a>"),
+        ("", ""),
+        (" , <lora:x:1>", ""),
+    ],
+)
+def test_plain_prompts_are_free_of_orders_to_the_webui(prompt: str, plain: str) -> None:
+    assert plain_prompt(prompt) == plain
+
+
+@given(st.text(alphabet="ab ,:()[]|<>\\0.5ANDBREAK", max_size=60))
+def test_plain_prompts_come_of_any_text(prompt: str) -> None:
+    assert isinstance(plain_prompt(prompt), str)
