@@ -64,6 +64,12 @@ class Result:
     content: float | None  # the phrase of it that is removed and shows most, or else the picture; None without content
     prompt: float
 
+    @property
+    def described(self) -> str:
+        """As it stands in an infotext."""
+        content = [] if self.content is None else [f"content {self.content:.2f}"]
+        return ", ".join([f"style {self.style:.2f}", *content, f"prompt {self.prompt:.2f}"])
+
 
 @dataclass(frozen=True)
 class Parts:
