@@ -24,7 +24,7 @@ from .core.routing import route
 from .core.units import PICTURE_FIELDS, StyleUnit
 from .embedding import Embedder
 from .hosts.protocol import Host
-from .plans import UnitPlan
+from .plans import UnitPlan as UnitPlan  # where hosts look for it
 from .removal import read_reference
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
