@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,24 @@ def test_all_texts_that_are_not_known_go_through_the_tower_in_one_loading(with_t
     assert with_tower.encoder_loads == 3
     attach(session, unit(content_prompt="snow, a rabbit", content_method="auto", adapter="plus"))
     assert with_tower.encoder_loads == 4  # the plus adapter's feature, and no text
+
+
+class CrowdedHost(TinyHost):
+    """A host whose device has no room for any model."""
+
+    @contextmanager
+    def room_for_encoder(self) -> Iterator[None]:
+        self.encoder_loads += 1
+        raise torch.cuda.OutOfMemoryError("out of memory")
+        yield
+
+
+def test_text_tower_that_does_not_fit_the_device_runs_on_the_cpu(with_tower: TinyHost, tmp_path: Path) -> None:
+    crowded = CrowdedHost(sdxl_unet(), with_tower.models, tmp_path / "crowded", text_width=None)
+    fields = {"content_prompt": "a rabbit", "content_method": "auto"}
+    found, wanted = (attach(StyleSession(host), unit(**fields)) for host in (crowded, with_tower))
+    assert crowded.encoder_loads == 2
+    assert all(torch.equal(found[layer][0], key) for layer, (key, _) in wanted.items())
 
 
 def test_pristine_tower_is_used_only_when_it_is_asked_for(with_tower: TinyHost, by_hand: World, tmp_path: Path) -> None:
