@@ -14,7 +14,7 @@ from PIL import Image
 
 from .core.clip_text import TextTowerInfo
 from .core.clip_vision import EncoderInfo
-from .core.content import auto_scale, cosines
+from .core.content import cosines
 from .core.embed_store import fingerprint
 from .core.patch_head import PatchHead, read_patch_head
 from .core.phrases import plain_prompt
@@ -23,7 +23,7 @@ from .core.units import StyleUnit
 from .embedding import Embedder
 from .hosts.protocol import Host
 from .plans import ReferencePlan, plan_reference
-from .removal import Leak, Reference, content_phrases, leaks, read_reference
+from .removal import Leak, Reference, auto_scales, content_phrases, leaks, read_reference
 from .vocabulary import best_words, vocabulary, vocabulary_embeds
 
 KEPT_PICTURES = 4  # decoded pictures that stay in memory while somebody moves sliders
@@ -64,6 +64,12 @@ class Result:
     content: float | None  # the phrase of it that is removed and shows most, or else the picture; None without content
     prompt: float
 
+    @property
+    def described(self) -> str:
+        """As it stands in an infotext."""
+        content = [] if self.content is None else [f"content {self.content:.2f}"]
+        return ", ".join([f"style {self.style:.2f}", *content, f"prompt {self.prompt:.2f}"])
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -101,11 +107,9 @@ class Analyst:
         asked = self._read(unit, "subtract") if unit.content_method == "subtract" else by_auto
         if asked.content is None or by_auto.content is None or not len(by_auto.content.embeds):
             return Meter((), None)
-        after = asked.cleaned(unit.content_method, unit.content_scale)
+        after = replace(asked, unit=unit).cleaned()
         told = leaks(asked, _names(asked), asked.content.embeds, after)
-        shown, content = by_auto.joint(by_auto.cond), by_auto.content
-        scales = auto_scale(shown, content.embeds, content.levels(shown), content.weights)
-        return Meter(tuple(told), scales.mean().item())
+        return Meter(tuple(told), auto_scales(by_auto).mean().item())
 
     def measure(self, unit: StyleUnit, result: Image.Image, prompt: str) -> Result:
         """What a picture made with the unit and the prompt is similar to; the encoder is let go. Raises

@@ -1,4 +1,4 @@
-"""Read-only HTTP endpoints. Generation itself goes through `alwayson_scripts` of the WebUI's own API."""
+"""HTTP endpoints; none changes anything. Generation goes through `alwayson_scripts` of the WebUI's own API."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Body, Depends, FastAPI, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from modules import shared
 
 from . import __version__
+from .analysis_json import answer, read_request
+from .core.errors import InstantStyleError
 from .core.routing import PRESETS
 from .core.units import unit_schema
+from .hosts.a1111_analysis import analyst_in_turn
+from .hosts.a1111_job import InstantStyleRefused
 from .hosts.model_files import ModelFiles
 
 
 def add_endpoints(app: FastAPI, files: ModelFiles) -> None:
-    """Publish GET /instantstyle/{version,adapters,presets,unit}, behind --api-auth if that is set."""
+    """Publish GET /instantstyle/{version,adapters,presets,unit} and POST /instantstyle/analyze, behind --api-auth."""
     answers: dict[str, Callable[[], Any]] = {
         "version": lambda: {"version": __version__},
         "adapters": lambda: describe_adapters(files),
@@ -26,8 +30,19 @@ def add_endpoints(app: FastAPI, files: ModelFiles) -> None:
         "unit": unit_schema,
     }
     guards = _guards(shared.cmd_opts.api_auth)
-    for name, answer in answers.items():
-        app.add_api_route(f"/instantstyle/{name}", answer, methods=["GET"], dependencies=guards)
+    for name, describe in answers.items():
+        app.add_api_route(f"/instantstyle/{name}", describe, methods=["GET"], dependencies=guards)
+    app.add_api_route("/instantstyle/analyze", analyze, methods=["POST"], dependencies=guards)
+
+
+def analyze(body: Any = Body(None)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+    """What a unit's reference shows and what is left of its content; waits for the jobs before it in the queue."""
+    try:
+        unit, count = read_request(body)
+        with analyst_in_turn() as analyst:
+            return answer(analyst, unit, count)
+    except InstantStyleError as error:
+        raise InstantStyleRefused(error) from None
 
 
 def describe_adapters(files: ModelFiles) -> dict[str, Any]:

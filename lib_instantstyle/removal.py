@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .core.clip_vision import EncoderInfo
-from .core.content import Content, cosines, remove, renormalised
+from .core.content import Content, auto_scale, cosines, remove, renormalised
 from .core.embed_store import fingerprint
 from .core.patch_content import PATCH_METHOD, PatchRemoval, remove_from_patches
 from .core.patch_head import PatchHead, read_patch_head
@@ -33,30 +33,30 @@ class Reference:
     cond: Tensor  # clip_image_embeds of n pictures: (n, width), or (n, tokens, width) of a plus adapter
     uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
     content: Content | None = None  # in the joint space, None when nothing is to go
-    grey: Tensor | None = field(default=None)  # (1, tokens, width) of a plus adapter
+    grey: Tensor | None = None  # (1, tokens, width) of a plus adapter
     kept_head: PatchHead | None = None  # the encoder's, where somebody has it already
 
     @property
     def is_patches(self) -> bool:
-        return self.cond.dim() == 3
+        """Whether these are a plus adapter's hidden states."""
+        return self.grey is not None
 
     @cached_property
     def head(self) -> PatchHead:
         """The end of the encoder, for patch features; read from the file when first asked for."""
         return self.kept_head or read_patch_head(self.encoder)
 
-    def cleaned(self, method: str | None = None, scale: float | None = None) -> Tensor:
-        """cond without the content, by the unit's method and scale or by others: the shape of cond."""
+    def cleaned(self, scale: float | None = None) -> Tensor:
+        """cond without the content, by the unit's method, at its scale or at another: the shape of cond."""
         if self.content is None:
             return self.cond
-        method, scale = method or self.unit.content_method, self.unit.content_scale if scale is None else scale
-        after = self._without(self.content, method, scale)
+        after = self._without(self.content, self.unit.content_scale if scale is None else scale)
         return renormalised(after, self.cond) if self.unit.content_renorm else after
 
-    def _without(self, content: Content, method: str, scale: float) -> Tensor:
-        if not self.is_patches:
+    def _without(self, content: Content, scale: float) -> Tensor:
+        method = self.unit.content_method
+        if self.grey is None:
             return remove(method, self.cond, content, scale)
-        assert self.grey is not None  # read together with the content
         return remove_from_patches(self.cond, PatchRemoval(content, method, scale, self.head, self.grey))
 
     def joint(self, embeds: Tensor) -> Tensor:
@@ -142,3 +142,14 @@ def leaks(reference: Reference, texts: Sequence[str], embeds: Tensor, after: Ten
     cleaned = reference.cleaned() if after is None else after
     before, left = (cosines(reference.joint(x), embeds).mean(dim=0).tolist() for x in (reference.cond, cleaned))
     return [Leak(text, was, now) for text, was, now in zip(texts, before, left)]
+
+
+def auto_scales(reference: Reference) -> Tensor:
+    """For each picture the scale of *project* that takes away what *auto* takes at 1: (n,).
+
+    Meant for the reference of a unit with the method auto, whose content comes with what is unrelated to it.
+    """
+    e, content = reference.joint(reference.cond), reference.content
+    if content is None or not len(content.embeds):
+        return torch.zeros(len(e))
+    return auto_scale(e, content.embeds, content.levels(e), content.weights)

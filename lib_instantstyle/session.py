@@ -21,7 +21,8 @@ from .core.routing import route
 from .core.units import StyleUnit
 from .embedding import Embedder
 from .hosts.protocol import Host
-from .plans import UnitPlan, content_tower, read_pictures
+from .plans import UnitPlan as UnitPlan  # where hosts look for it
+from .plans import content_tower, read_pictures
 from .removal import read_reference
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from lib_instantstyle import __version__
 from lib_instantstyle.api import add_endpoints
 from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.hosts.a1111_analysis import measure_result
 from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
 from lib_instantstyle.ui.arguments import requested_units
 from lib_instantstyle.ui.panel import Panel
@@ -49,6 +50,9 @@ class InstantStyleScript(scripts.Script):
         with refusing(ps, "samples"):
             job.check_applied(p)
         job.detach()
+
+    def postprocess_image(self, p, pp, *args):
+        measure_result(job, p, pp.image)
 
     def postprocess(self, p, processed, *args):
         job.end()

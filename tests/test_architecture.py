@@ -16,7 +16,7 @@ LIBRARY = "lib_instantstyle"
 CORE, HOSTS, SESSION = f"{LIBRARY}.core", f"{LIBRARY}.hosts", f"{LIBRARY}.session"
 SESSION_ROOMS = [
     SESSION,
-    *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal", "vocabulary", "analysis")),
+    *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal", "vocabulary", "analysis", "analysis_json")),
 ]
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}

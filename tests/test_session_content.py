@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lib_instantstyle.core.patch_content import PATCH_METHOD, PatchRemoval, remo
 from lib_instantstyle.core.patch_head import read_patch_head
 from lib_instantstyle.core.phrases import PROBES
 from lib_instantstyle.embedding import Embedder
-from lib_instantstyle.removal import Reference, content_phrases, leaks, read_reference
+from lib_instantstyle.removal import Reference, auto_scales, content_phrases, leaks, read_reference
 from lib_instantstyle.session import StyleSession
 
 from .by_hand import CLOSE, World, attach
@@ -211,6 +213,24 @@ def test_all_texts_that_are_not_known_go_through_the_tower_in_one_loading(with_t
     assert with_tower.encoder_loads == 4  # the plus adapter's feature, and no text
 
 
+class CrowdedHost(TinyHost):
+    """A host whose device has no room for any model."""
+
+    @contextmanager
+    def room_for_encoder(self) -> Iterator[None]:
+        self.encoder_loads += 1
+        raise torch.cuda.OutOfMemoryError("out of memory")
+        yield
+
+
+def test_text_tower_that_does_not_fit_the_device_runs_on_the_cpu(with_tower: TinyHost, tmp_path: Path) -> None:
+    crowded = CrowdedHost(sdxl_unet(), with_tower.models, tmp_path / "crowded", text_width=None)
+    fields = {"content_prompt": "a rabbit", "content_method": "auto"}
+    found, wanted = (attach(StyleSession(host), unit(**fields)) for host in (crowded, with_tower))
+    assert crowded.encoder_loads == 2
+    assert all(torch.equal(found[layer][0], key) for layer, (key, _) in wanted.items())
+
+
 def test_pristine_tower_is_used_only_when_it_is_asked_for(with_tower: TinyHost, by_hand: World, tmp_path: Path) -> None:
     host = TinyHost(sdxl_unet(), with_tower.models, tmp_path / "cache")
     session, fields = StyleSession(host), {"content_prompt": "a rabbit", "content_scale": 1.0}
@@ -271,11 +291,12 @@ def test_leaks_tell_each_phrase_before_and_after_without_encoding(session: Style
     texts = [phrase.text for phrase in content_phrases(found.unit)]
     embeds = torch.cat([host.text_embeds(text) for text in texts])
     encodings = host.encoder_loads, host.text_encodings
-    told = leaks(found, texts, embeds, found.cleaned(scale=1 / 1.3))
+    told = leaks(found, texts, embeds)
     assert [leak.text for leak in told] == ["a rabbit", "a forest"]
     assert [leak.before for leak in told] == pytest.approx(cosines(found.cond, embeds)[0].tolist())
-    by_auto = leaks(found, texts, embeds, found.cleaned("subtract", 0.0))
-    assert [leak.after for leak in by_auto] == pytest.approx([leak.before for leak in told])
+    assert [leak.after for leak in told] == pytest.approx(cosines(found.cleaned(), embeds)[0].tolist())
+    unmoved = leaks(found, texts, embeds, found.cleaned(scale=0.0))
+    assert [leak.after for leak in unmoved] == pytest.approx([leak.before for leak in told])
     assert (host.encoder_loads, host.text_encodings) == encodings
 
 
@@ -297,7 +318,14 @@ def test_auto_of_a_unit_hits_its_level(session: StyleSession, host: TinyHost) ->
     embeds = host.text_embeds("a rabbit")
     now, after = cosines(found.cond, embeds), cosines(found.cleaned(), embeds)
     torch.testing.assert_close(after, torch.minimum(levels, now), rtol=0, atol=1e-5)
-    assert auto_scale(found.cond, embeds, levels).item() >= 0
+    assert torch.equal(auto_scales(found), auto_scale(found.cond, embeds, levels, torch.ones(1)))
+    by_project = project(found.cond, embeds, auto_scales(found).item())
+    torch.testing.assert_close(by_project, found.cleaned(), **CLOSE)
+
+
+def test_auto_scale_is_zero_where_nothing_is_to_go(session: StyleSession) -> None:
+    for fields in ({}, {"content_prompt": ",", "content_method": "auto"}, {"adapter": "plus"}):
+        assert auto_scales(reference(session, **fields)).tolist() == [0.0]
 
 
 def test_weight_zero_and_window_stay_what_they_were_with_removal(session: StyleSession, host: TinyHost) -> None:

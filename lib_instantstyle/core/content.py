@@ -25,15 +25,19 @@ class Content:
 
     embeds: Tensor  # (k, width) of phrases and pictures
     weights: Tensor  # (k,), 1 is a phrase's own
-    unrelated: tuple[Tensor, ...]  # for each row (probes, width): what has nothing to do with the picture
+    unrelated: tuple[Tensor, ...]  # for each row (probes, width): what has nothing to do with the picture; maybe none
 
     def __add__(self, other: Content) -> Content:
         embeds, weights = torch.cat([self.embeds, other.embeds]), torch.cat([self.weights, other.weights])
         return Content(embeds, weights, self.unrelated + other.unrelated)
 
     def levels(self, image_embeds: Tensor) -> Tensor:
-        """τ (n, k): each picture's median cosine with what is unrelated to it, float32."""
-        return torch.stack([cosines(image_embeds, probes).median(dim=1).values for probes in self.unrelated], dim=1)
+        """τ (n, k): each picture's median cosine with what is unrelated to it, float32; 0 where nothing is known."""
+        nothing = image_embeds.new_zeros(len(image_embeds), dtype=torch.float32)
+        found = [
+            cosines(image_embeds, probes).median(dim=1).values if len(probes) else nothing for probes in self.unrelated
+        ]
+        return torch.stack(found, dim=1)
 
 
 def cosines(image_embeds: Tensor, embeds: Tensor) -> Tensor:

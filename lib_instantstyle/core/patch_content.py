@@ -41,7 +41,7 @@ class PatchRemoval:
 def fade(hidden: Tensor, removal: PatchRemoval) -> Tensor:
     """h' = h + m(g − h), with the mid-grey picture's tokens g and m (n, tokens) between 0 and 1.
 
-    A token's sign of the content is its cosine with it, less its mean cosine with what is unrelated, so that tokens
+    A token's sign of the content is its cosine with it, less its median cosine with what is unrelated, so that tokens
     which resemble everything do not count. In standard deviations z from the picture's mean: m = s·w·sigmoid(4(z − 1)),
     the largest over phrases, at most 1. Method and level do not matter, only `off` does.
     """
@@ -53,8 +53,7 @@ def content_share(hidden: Tensor, removal: PatchRemoval) -> Tensor:
     """m (n, tokens): how far each token is faded, from 0 to 1. A map of where the content is."""
     content = removal.content
     said = removal.head.dense(hidden.float()).flatten(0, 1)  # (n·tokens, projection)
-    unrelated = [cosines(said, probes).mean(dim=1) for probes in content.unrelated]
-    signs = (cosines(said, content.embeds) - torch.stack(unrelated, dim=1)).unflatten(0, hidden.shape[:2])
+    signs = (cosines(said, content.embeds) - content.levels(said)).unflatten(0, hidden.shape[:2])
     deviation, mean = torch.std_mean(signs, dim=1, keepdim=True, correction=0)
     z = (signs - mean) / deviation.clamp_min(_FLAT)
     present = content.weights * (content.embeds.norm(dim=1) > 0)

@@ -33,11 +33,18 @@ def _options() -> dict[str, shared.OptionInfo]:
         section=SECTION,
         category_id="sd",
     )
+    measure = shared.OptionInfo(
+        False,
+        "Measure each result: similarity to the reference's style, to removed content, to the prompt",
+        section=SECTION,
+        category_id="sd",
+    )
     return {
         "instantstyle_units": count.needs_reload_ui(),
         "instantstyle_adapter_dirs": _folders("More folders with IP-Adapter files"),
         "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders and full CLIP models"),
         "instantstyle_pristine_text": pristine.info("a full CLIP model that goes with the adapter's image encoder"),
+        "instantstyle_measure": measure.info("cosines in the infotext; loads the image encoder once more per picture"),
     }
 
 

@@ -191,6 +191,8 @@ def test_levels_are_each_pictures_median_cosine_with_what_is_unrelated(image: Te
     )
     expected = torch.cat([cosines(image, words).median(dim=1).values[:, None].expand(3, 2), cosines(image, seen)], 1)
     torch.testing.assert_close(both.levels(image), expected, **CLOSE)
+    unknown = Content(words, torch.ones(5), (torch.zeros(0, WIDTH),) * 5)
+    assert torch.equal(unknown.levels(image), torch.zeros(3, 5))
 
 
 @pytest.mark.parametrize("method", METHODS)

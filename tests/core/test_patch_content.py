@@ -114,7 +114,7 @@ def test_fade_turns_tokens_that_speak_of_the_content_grey_and_leaves_the_others(
     request = removal(head, grey, shown)
     share = content_share(one, request)[0]
     assert share.argmax() == 5
-    assert share[5] > 0.95
+    assert share[5] > 0.9
     after = fade(one, request)
     torch.testing.assert_close(after, one + share[None, :, None] * (grey - one), **CLOSE)
     calm = share < 0.1

@@ -1,0 +1,66 @@
+"""Analysing references and measuring results inside the WebUI: when it is our turn, and what a picture's text says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from PIL import Image
+
+from modules import devices, shared
+from modules.call_queue import queue_lock
+
+from ..analysis import Analyst
+from ..core.errors import InstantStyleError
+from .a1111_job import StyleJob, live_job
+
+MEASURED_KEY = "InstantStyle measured"
+
+log = logging.getLogger("InstantStyle")
+
+
+@cache
+def live_analyst() -> Analyst:
+    """The one analyst of the process; it reads with the same host as the job."""
+    return Analyst(live_job().host)
+
+
+@contextmanager
+def analyst_in_turn() -> Iterator[Analyst]:
+    """The analyst, once all jobs before us in the WebUI's own queue are done; the next waits until we are.
+
+    Not to be used inside a job, which holds the queue's lock itself.
+    """
+    with queue_lock, devices.without_autocast():
+        yield live_analyst()
+
+
+class Measured(str):
+    """A measurement as the WebUI writes it beside the picture: as it stands, but not beside a grid of pictures."""
+
+    def __call__(self, use_main_prompt: bool = False, **_: object) -> str | None:
+        return None if use_main_prompt else str(self)
+
+
+def measure_result(job: StyleJob, p: Any, image: Image.Image) -> None:
+    """Write what a finished picture is similar to into its infotext, by the first unit that acts; never raise.
+
+    The picture is only looked at.
+    """
+    if not getattr(shared.opts, "instantstyle_measure", False) or p is not job.owner:
+        return
+    p.extra_generation_params.pop(MEASURED_KEY, None)  # that of the picture before
+    plan = next((plan for plan in job.plans if plan.scales), None)
+    if plan is None:
+        return
+    try:
+        with devices.without_autocast():
+            found = live_analyst().measure(plan.unit, image, p.prompts[getattr(p, "batch_index", 0)])
+        p.extra_generation_params[MEASURED_KEY] = Measured(found.described)
+    except Exception as error:
+        if not isinstance(error, InstantStyleError):
+            log.exception("Unexpected error; the picture is not measured")
+        job.tell(f"InstantStyle could not measure a picture: {error}")
