@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = "lib_instantstyle"
 CORE, HOSTS, SESSION = f"{LIBRARY}.core", f"{LIBRARY}.hosts", f"{LIBRARY}.session"
+STANDALONE_WING = (f"{HOSTS}.standalone", f"{LIBRARY}.cli", f"{LIBRARY}.__main__")  # not for the WebUI
+STANDALONE_ONLY = {"diffusers", "tqdm", "accelerate", "huggingface_hub"}
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}
 WEBUI_ROOMS = [
@@ -129,6 +131,28 @@ def test_hosts_and_session_know_no_room_with_a_user_in_it() -> None:
     for module, known in inner_graph(LIBRARY).items():
         if module.startswith((CORE, HOSTS, SESSION)):
             assert not [name for name in known if name.startswith((f"{LIBRARY}.ui", f"{LIBRARY}.api"))], module
+
+
+def test_the_webui_never_imports_the_standalone_wing() -> None:
+    for path in SHIPPED:
+        if not module_of(path).startswith(STANDALONE_WING):
+            assert not [name for name in imports(path) if ours(name).startswith(STANDALONE_WING)], path.name
+            assert not {name.split(".")[0] for name in imports(path)} & STANDALONE_ONLY, path.name
+
+
+def test_the_standalone_wing_knows_no_room_of_the_webui() -> None:
+    webui = (f"{HOSTS}.a1111", f"{LIBRARY}.ui", f"{LIBRARY}.api", "scripts")
+    for module, known in inner_graph(LIBRARY).items():
+        if module.startswith(STANDALONE_WING):
+            assert not [name for name in known if name.startswith(webui)], module
+
+
+def test_diffusers_is_imported_only_inside_functions() -> None:
+    for path in SHIPPED:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
+                assert not {name.split(".")[0] for name in names} & STANDALONE_ONLY, path.name
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
