@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...core.errors import IncompatibleModelError, InstantStyleError
+from ...core.tensor_files import SUFFIXES
 
 SDXL_CONFIG = "stabilityai/stable-diffusion-xl-base-1.0"  # whose configuration and tokenizers a checkpoint file lacks
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -70,6 +71,16 @@ def import_diffusers() -> Any:
     return diffusers
 
 
+def quiet_libraries(bars: bool) -> None:
+    """For a command line: only errors of diffusers and transformers are shown, and their loading bars if wanted."""
+    from transformers.utils import logging
+
+    for log in (import_diffusers().utils.logging, logging):
+        log.set_verbosity_error()
+        if not bars:
+            log.disable_progress_bar()
+
+
 def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
     """A StableDiffusionXLPipeline on `device`. Raises IncompatibleModelError with the reason when it cannot be."""
     cls = import_diffusers().StableDiffusionXLPipeline
@@ -115,13 +126,18 @@ def variant_of(pipe: Any, name: str, controlnet: Any = None) -> Any:
     return variant
 
 
+def is_hub_id(model: str | Path) -> bool:
+    """Whether the name of something that is not here may be a Hub repository's, like owner/name."""
+    return _HUB_ID.fullmatch(str(model)) is not None and Path(model).suffix not in SUFFIXES
+
+
 def _source(model: str | Path, path: Path) -> dict[str, Any]:
     """How `from_pretrained` is to find its files: a local folder never asks the network."""
     if path.is_dir():
         halves = any(path.rglob("*.fp16.safetensors"))
         wholes = any(not file.name.endswith(".fp16.safetensors") for file in path.rglob("*.safetensors"))
         return {"local_files_only": True, **({"variant": "fp16"} if halves and not wholes else {})}
-    if not _HUB_ID.fullmatch(str(model)) or path.suffix in (".safetensors", ".ckpt"):
+    if not is_hub_id(model):
         raise IncompatibleModelError(
             f"There is no file or folder {model}, and it is no Hub id like {SDXL_CONFIG}. Check the path."
         )
