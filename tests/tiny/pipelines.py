@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from .clip import POOLED
 from .unets import CONTEXT, sdxl_unet
 
+NARROW = 12  # width of the first text tower; the second one's differs, by which single files are told apart
 SIDE = 64  # pixels; latents are a quarter of it
 _WORDS = ["a", "cat", "rabbit", "roof", "red", "on", "the", "!", ",", "."]
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -25,8 +26,8 @@ def tiny_pipeline(folder: Path, depths: tuple[int, int] = (1, 2), seed: int = 0)
     torch.manual_seed(seed)
     pipe = StableDiffusionXLPipeline(
         vae=_vae(),
-        text_encoder=_tower(CLIPTextModel, len(tokenizer)),
-        text_encoder_2=_tower(CLIPTextModelWithProjection, len(tokenizer)),
+        text_encoder=_tower(CLIPTextModel, NARROW, len(tokenizer)),
+        text_encoder_2=_tower(CLIPTextModelWithProjection, CONTEXT - NARROW, len(tokenizer)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=sdxl_unet(depths, seed, pooled=POOLED),
@@ -68,10 +69,10 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(str(folder))
 
 
-def _tower(cls: type[nn.Module], vocabulary: int) -> Any:
+def _tower(cls: type[nn.Module], width: int, vocabulary: int) -> Any:
     config = CLIPTextConfig(
         vocab_size=vocabulary,
-        hidden_size=CONTEXT // 2,
+        hidden_size=width,
         intermediate_size=24,
         num_hidden_layers=2,
         num_attention_heads=2,

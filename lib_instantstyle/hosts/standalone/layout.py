@@ -36,9 +36,7 @@ def _unet_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         shapes = open_tensors(path).shapes
         return {key[len(UNET_PREFIX) :]: shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     if not (path / "unet").is_dir():
-        raise IncompatibleModelError(
-            f"{path} is neither a checkpoint file nor a diffusers folder with a unet. Check it."
-        )
+        raise IncompatibleModelError(f"{path} is neither a checkpoint file nor a diffusers folder. Check the path.")
     return open_tensors(_weights(path / "unet")).shapes
 
 
