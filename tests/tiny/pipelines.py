@@ -22,14 +22,14 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 def tiny_pipeline(folder: Path, depths: tuple[int, int] = (1, 2), seed: int = 0) -> StableDiffusionXLPipeline:
     """An SDXL pipeline with random weights, the same for the same seed; its tokenizer is written to `folder`."""
-    tokenizer = _tokenizer(folder)
+    words = tokenizer(folder)
     torch.manual_seed(seed)
     pipe = StableDiffusionXLPipeline(
         vae=_vae(),
-        text_encoder=_tower(CLIPTextModel, NARROW, len(tokenizer)),
-        text_encoder_2=_tower(CLIPTextModelWithProjection, CONTEXT - NARROW, len(tokenizer)),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
+        text_encoder=_tower(CLIPTextModel, NARROW, len(words)),
+        text_encoder_2=_tower(CLIPTextModelWithProjection, CONTEXT - NARROW, len(words)),
+        tokenizer=words,
+        tokenizer_2=words,
         unet=sdxl_unet(depths, seed, pooled=POOLED),
         scheduler=EulerDiscreteScheduler(),
         force_zeros_for_empty_prompt=False,
@@ -49,7 +49,7 @@ def tiny_controlnet(unet: nn.Module, seed: int = 0) -> ControlNetModel:
     return net.eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def tokenizer(folder: Path) -> CLIPTokenizer:
     """CLIP's own tokenizer on single letters and a few words."""
     letters = [chr(code) for code in range(33, 127)]
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters)]
