@@ -155,6 +155,10 @@ def test_diffusers_is_imported_only_inside_functions() -> None:
                 assert not {name.split(".")[0] for name in names} & STANDALONE_ONLY, path.name
 
 
+def test_the_webui_is_never_asked_to_install_what_the_standalone_wing_needs() -> None:
+    assert not list(ast.parse((ROOT / "install.py").read_text("utf-8")).body[1:])  # a docstring, and nothing done
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_rooms_of_the_webui_import_it(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()

@@ -23,7 +23,7 @@ _MEMORY = ("out of memory", "allocate memory")  # as torch says it of a GPU and 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; only wrong usage leaves by argparse's own SystemExit(2)."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         report: Report = options.run(options)
     except Exception as error:
@@ -66,13 +66,14 @@ def _as_json(error: Exception, message: str) -> dict[str, object]:
     return {"error": type(error).__name__, "message": message}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    made = argparse.ArgumentParser(
         prog="python -m lib_instantstyle",
         description="InstantStyle without the WebUI: pictures of your prompt in the style of a reference.",
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made.add_argument("--version", action="version", version=__version__)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_to in COMMANDS:
         add_to(commands)
-    return parser
+    return made
