@@ -193,6 +193,27 @@ def test_device_and_precision_are_picked_for_each_other() -> None:
             opening.pick_device("cuda")
 
 
+def test_half_precision_takes_the_half_size_files_of_the_hub_and_of_a_folder(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def load(source: str, **given: Any) -> Any:
+        asked.append(given.get("variant"))
+        if given.get("variant"):
+            raise ValueError("no such variant")
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(StableDiffusionXLPipeline, "from_pretrained", load)
+    for dtype in (torch.float16, torch.float32):
+        opening.open_pipeline("owner/name", torch.device("cpu"), dtype)
+    assert asked == ["fp16", None, None]
+    (tmp_path / "half/unet").mkdir(parents=True)
+    (tmp_path / "half/unet/model.fp16.safetensors").touch()
+    assert opening._variant_in(tmp_path / "half") == {"variant": "fp16"}
+    assert opening._variant_in(models / "sdxl") == {}
+
+
 def test_without_diffusers_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InstantStyleError, match=r"requirements-standalone\.txt"):

@@ -208,6 +208,11 @@ def test_jobs_that_cannot_be_honoured_are_refused(
     assert host.session.attached_to is None
 
 
+def test_model_calls_are_counted_by_the_schedulers_order(job: Jobs) -> None:
+    assert (job(steps=5).model_calls(1), job(steps=5).model_calls(2)) == (5, 9)
+    assert job(steps=5, init=picture(), strength=0.6).model_calls(2) == 5
+
+
 def test_a_control_picture_without_a_controlnet_is_refused(host: StandaloneHost, job: Jobs) -> None:
     host.controlnet = None
     with pytest.raises(InstantStyleError, match="--controlnet"):

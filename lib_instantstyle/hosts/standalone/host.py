@@ -81,7 +81,8 @@ class StandaloneHost:
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         device = self.pipe.device
-        return device, torch.float16 if device.type == "cuda" else torch.float32
+        half = device.type == "cuda" and self.pipe.unet.dtype != torch.float32
+        return device, torch.float16 if half else torch.float32
 
     @contextmanager
     def room_for_encoder(self) -> Iterator[None]:
@@ -161,7 +162,7 @@ class StandaloneHost:
         job.check()
         check_kind(job, self.controlnet is not None)
         plans = self.session.plan(job.units)
-        check_windows(plans, job)
+        check_windows(plans, job.model_calls(self.pipe.scheduler.order))
         return plans
 
     def generate(self, job: Job) -> list[Image.Image]:

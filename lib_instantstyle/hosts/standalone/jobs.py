@@ -43,6 +43,10 @@ class Job:
         """Steps of the sampling pass; an init picture skips the first ones."""
         return self.steps if self.init is None else min(int(self.steps * self.strength), self.steps)
 
+    def model_calls(self, order: int) -> int:
+        """UNet calls of the sampling pass: a scheduler of second order makes two for each step but the last."""
+        return self.steps_taken * order - (order - 1)
+
     @property
     def size(self) -> tuple[int, int] | None:
         """Width and height in pixels, multiples of 8, or None: the model's own."""
@@ -109,13 +113,13 @@ def _fitted(job: Job, image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize(job.size or image.size, Image.Resampling.LANCZOS)
 
 
-def check_windows(plans: Sequence[UnitPlan], job: Job) -> None:
-    """Raise UnitError when a unit's window holds no step of the job."""
+def check_windows(plans: Sequence[UnitPlan], model_calls: int) -> None:
+    """Raise UnitError when a unit's window holds none of a job's model calls."""
     for plan in plans:
-        if not plan.unit.window.holds_a_step_of(job.steps_taken):
+        if not plan.unit.window.holds_a_step_of(model_calls):
             raise UnitError(
-                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job takes "
-                f"{job.steps_taken} steps. Widen the window or take more steps.",
+                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
+                f"{model_calls} model calls. Widen the window or take more steps.",
                 "start",
                 plan.number,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any
     if path.is_file():
         config = _config_of(path, model.config if isinstance(model, Checkpoint) else None)
         return _opened(path, cls.from_single_file, config=config, **given).to(device)
-    return _opened(source, cls.from_pretrained, **_source(source, path), **given).to(device)
+    return _found(source, path, cls.from_pretrained, given).to(device)
 
 
 def open_controlnet(model: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -108,7 +109,7 @@ def open_controlnet(model: str | Path, device: torch.device, dtype: torch.dtype)
         return _opened(path, cls.from_single_file, config=str(config), torch_dtype=dtype).to(device)
     if path.is_file():
         model, path = path.parent, path.parent
-    return _opened(model, cls.from_pretrained, **_source(model, path), torch_dtype=dtype).to(device)
+    return _found(model, path, cls.from_pretrained, {"torch_dtype": dtype}).to(device)
 
 
 def variant_of(pipe: Any, name: str, controlnet: Any = None) -> Any:
@@ -131,17 +132,24 @@ def is_hub_id(model: str | Path) -> bool:
     return _HUB_ID.fullmatch(str(model)) is not None and Path(model).suffix not in SUFFIXES
 
 
-def _source(model: str | Path, path: Path) -> dict[str, Any]:
-    """How `from_pretrained` is to find its files: a local folder never asks the network."""
+def _found(model: str | Path, path: Path, load: Any, given: dict[str, Any]) -> Any:
+    """A model from a local folder, which never asks the network, or from the Hub, in half-size files if it has them."""
     if path.is_dir():
-        halves = any(path.rglob("*.fp16.safetensors"))
-        wholes = any(not file.name.endswith(".fp16.safetensors") for file in path.rglob("*.safetensors"))
-        return {"local_files_only": True, **({"variant": "fp16"} if halves and not wholes else {})}
+        return _opened(path, load, local_files_only=True, **_variant_in(path), **given)
     if not is_hub_id(model):
         raise IncompatibleModelError(
             f"There is no file or folder {model}, and it is no Hub id like {SDXL_CONFIG}. Check the path."
         )
-    return {}
+    if given["torch_dtype"] == torch.float16:
+        with suppress(IncompatibleModelError):
+            return _opened(model, load, variant="fp16", **given)
+    return _opened(model, load, **given)
+
+
+def _variant_in(folder: Path) -> dict[str, str]:
+    files = list(folder.rglob("*.safetensors"))
+    halves = [file for file in files if file.name.endswith(".fp16.safetensors")]
+    return {"variant": "fp16"} if halves and len(halves) == len(files) else {}
 
 
 def _config_of(path: Path, config: str | Path | None) -> str:
