@@ -18,6 +18,8 @@ SESSION_ROOMS = [
     SESSION,
     *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal", "vocabulary", "analysis", "analysis_json")),
 ]
+STANDALONE_WING = (f"{HOSTS}.standalone", f"{LIBRARY}.cli", f"{LIBRARY}.__main__")  # not for the WebUI
+STANDALONE_ONLY = {"diffusers", "tqdm", "accelerate", "huggingface_hub"}
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}
 WEBUI_ROOMS = [
@@ -140,6 +142,32 @@ def test_hosts_and_session_know_no_room_with_a_user_in_it() -> None:
     for module, known in inner_graph(LIBRARY).items():
         if module.startswith((CORE, HOSTS, *SESSION_ROOMS)):
             assert not [name for name in known if name.startswith((f"{LIBRARY}.ui", f"{LIBRARY}.api"))], module
+
+
+def test_the_webui_never_imports_the_standalone_wing() -> None:
+    for path in SHIPPED:
+        if not module_of(path).startswith(STANDALONE_WING):
+            assert not [name for name in imports(path) if ours(name).startswith(STANDALONE_WING)], path.name
+            assert not {name.split(".")[0] for name in imports(path)} & STANDALONE_ONLY, path.name
+
+
+def test_the_standalone_wing_knows_no_room_of_the_webui() -> None:
+    webui = (f"{HOSTS}.a1111", f"{LIBRARY}.ui", f"{LIBRARY}.api", "scripts")
+    for module, known in inner_graph(LIBRARY).items():
+        if module.startswith(STANDALONE_WING):
+            assert not [name for name in known if name.startswith(webui)], module
+
+
+def test_diffusers_is_imported_only_inside_functions() -> None:
+    for path in SHIPPED:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
+                assert not {name.split(".")[0] for name in names} & STANDALONE_ONLY, path.name
+
+
+def test_the_webui_is_never_asked_to_install_what_the_standalone_wing_needs() -> None:
+    assert not list(ast.parse((ROOT / "install.py").read_text("utf-8")).body[1:])  # a docstring, and nothing done
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+from lib_instantstyle.cli.app import parser
+from lib_instantstyle.cli.doctor import NEEDED
 from lib_instantstyle.core.fields import Choice, Number
 from lib_instantstyle.core.units import FIELDS
 from lib_instantstyle.hosts.downloads import DOWNLOADS
@@ -41,3 +44,23 @@ def test_downloads_come_from_a_pinned_revision_with_whole_hashes() -> None:
     for download in DOWNLOADS.values():
         assert re.search(r"^https://.+/resolve/[0-9a-f]{40}/", download.url)
         assert re.fullmatch(r"[0-9a-f]{64}", download.sha256)
+
+
+def test_doctor_asks_for_what_the_requirements_name() -> None:
+    lines = (ROOT / "requirements-standalone.txt").read_text("utf-8").splitlines()
+    bounds = dict(line.split(">=") for line in lines if ">=" in line)
+    assert bounds == NEEDED
+
+
+def test_commands_in_the_documents_are_commands_that_parse() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "standalone.md"):
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for command in re.findall(r"^python -m lib_instantstyle (.+)$", text, re.MULTILINE):
+            assert parser().parse_args(shlex.split(command)).command
+
+
+def test_options_in_the_standalone_document_exist() -> None:
+    text = (ROOT / "docs" / "standalone.md").read_text("utf-8")
+    (stylize,) = [action.choices["stylize"] for action in parser()._actions if action.choices]
+    for row in re.findall(r"^\| .+? \| `(--[^`]+)` \|$", text, re.MULTILINE):
+        assert {word for word in shlex.split(row) if word.startswith("--")} <= set(stylize._option_string_actions)

@@ -25,7 +25,7 @@ SPECIAL_PURPOSES = ("face", "composition")
 class Shelf(Generic[Info]):
     """The files of one kind in some folders. Each file is inspected once and again only when it changes."""
 
-    folders: Callable[[], Sequence[Path]]  # most important first
+    folders: Callable[[], Sequence[Path]]  # most important first; a file stands for itself
     sign: str  # a word that every file of the kind has in its table of names
     inspect: Callable[[Path], Info]
     told_apart_by: str  # "name" where files are asked for by name, else "path": half the encoders are called model
@@ -57,7 +57,8 @@ class Shelf(Generic[Info]):
 
     def _paths(self) -> Iterator[Path]:
         for folder in self.folders():
-            found = [path for path in folder.rglob("*") if path.name.endswith((*SUFFIXES, SHARD_INDEX_SUFFIX))]
+            inside = [folder] if folder.is_file() else folder.rglob("*")
+            found = [path for path in inside if path.name.endswith((*SUFFIXES, SHARD_INDEX_SUFFIX))]
             yield from sorted(found, key=lambda path: (path.suffix != ".safetensors", path))
 
     def _entry(self, path: Path) -> Info | CheckpointError | None:

@@ -19,7 +19,7 @@ LDM_BLOCKS = (
 )
 
 
-def sdxl_unet(depths: tuple[int, int] = (1, 2), seed: int = 0) -> UNet2DConditionModel:
+def sdxl_unet(depths: tuple[int, int] = (1, 2), seed: int = 0, pooled: int = POOLED) -> UNet2DConditionModel:
     """A diffusers UNet with SDXL's eleven blocks; (2, 10) are SDXL's own depths, which give seventy layers."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
@@ -35,7 +35,7 @@ def sdxl_unet(depths: tuple[int, int] = (1, 2), seed: int = 0) -> UNet2DConditio
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME,
-        projection_class_embeddings_input_dim=POOLED + 6 * TIME,
+        projection_class_embeddings_input_dim=pooled + 6 * TIME,
     )
     return unet.eval().requires_grad_(False)
 

@@ -1,0 +1,145 @@
+"""References × prompts: each cell is made once, under a name that hashes its whole job, so a batch can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..core.embed_store import fingerprint
+from ..core.pictures import content_hash, read_picture
+from ..hosts.standalone import Job, StandaloneHost
+from ..hosts.standalone.files import NamedFiles
+from ..hosts.standalone.models import Checkpoint, Model, quiet_libraries
+from .output import Report, write_whole
+from .references import Reference, slug
+from .sheet import Cell, Index
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a batch share."""
+
+    model: Model
+    files: NamedFiles
+    controlnet: str | None
+    device: str
+    dtype: str
+
+    def open(self) -> StandaloneHost:
+        """The models, loaded."""
+        files, at = self.files, {"device": self.device, "dtype": self.dtype}
+        return StandaloneHost.open(self.model, files.adapters, files.encoders, controlnet=self.controlnet, **at)
+
+    def identity(self) -> dict[str, str]:
+        """What it is made with, so that other models make other cells; the device is not part of it."""
+        model = self.model.path if isinstance(self.model, Checkpoint) else self.model
+        adapter = self.files.adapter("auto")
+        return {
+            "model": identity(model),
+            "controlnet": identity(self.controlnet) if self.controlnet else "",
+            "adapter": fingerprint(adapter.path),
+            "encoder": fingerprint(self.files.encoder(adapter.feature).path),
+            "dtype": self.dtype,
+        }
+
+
+def identity(model: str | Path) -> str:
+    """What tells one model from another: a file's fingerprint, a folder's files with size and time, or a Hub id."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return fingerprint(path)
+    if not path.is_dir():
+        return str(model)
+    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
+    listed = [f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Batch:
+    """All cells, and where they go."""
+
+    out: Path
+    setting: Setting
+    references: tuple[Reference, ...]
+    prompts: tuple[str, ...]
+    jobs: Mapping[tuple[str, str], Job]  # by the reference's name and the prompt; none for what cannot be read
+
+    def run(self, quiet: bool = False) -> Report:
+        """Make the cells that are not there yet, and write the index after each."""
+        index = Index.read(self.out)
+        index.keep_references(self.references)
+        cells = self._cells()
+        missing = [cell for cell in cells if not cell.error and not index.holds(cell)]
+        if missing:
+            self._make(missing, index, quiet)
+        index.write([replace(index.known(cell), error=cell.error) for cell in cells])
+        return self._report(cells, missing)
+
+    def _cells(self) -> list[Cell]:
+        shared = self.setting.identity()
+        return [self._cell(one, prompt, shared) for one in self.references for prompt in self.prompts]
+
+    def _cell(self, reference: Reference, prompt: str, shared: Mapping[str, str]) -> Cell:
+        job = self.jobs.get((reference.name, prompt))
+        if job is None:
+            return Cell("", reference.name, prompt, error=reference.error)
+        digest = job_hash(job, shared)
+        stem = f"{slug(reference.name)}--{slug(prompt)}--{digest}"
+        seeds = range(job.seed, job.seed + job.count)
+        return Cell(digest, reference.name, prompt, tuple(f"{stem}-{seed}.png" for seed in seeds))
+
+    def _make(self, missing: list[Cell], index: Index, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        quiet_libraries(bars=not quiet)
+        host = self.setting.open()
+        alone = len(missing) == 1
+        host.pipe.set_progress_bar_config(disable=quiet or not alone, leave=False)
+        for cell in tqdm(missing, desc="cells", unit="cell", disable=quiet or alone, file=sys.stderr):
+            started = time.monotonic()
+            pictures = host.generate(self.jobs[cell.reference, cell.prompt])
+            for name, picture in zip(cell.files, pictures):
+                save_picture(picture, self.out / name)
+            index.add(replace(cell, seconds=round(time.monotonic() - started, 2)))
+
+    def _report(self, cells: list[Cell], missing: list[Cell]) -> Report:
+        made = {cell.key for cell in missing}
+        said = []
+        for cell in cells:
+            status = "failed" if cell.error else "made" if cell.key in made else "kept"
+            said.append({**cell.as_json(), "status": status, "files": [str(self.out / name) for name in cell.files]})
+        failed = [f"{cell.reference}: {cell.error}" for cell in cells if cell.error]
+        paths = [path for one in said for path in one["files"]]
+        text = "\n".join([*paths, *dict.fromkeys(failed), str(self.out / "index.html")])
+        return Report(text, {"out": str(self.out), "cells": said}, not failed)
+
+
+def job_hash(job: Job, shared: Mapping[str, str]) -> str:
+    """12 hex digits that change with anything a picture depends on."""
+    told: dict[str, Any] = {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "at_once"}
+    for name in ("init", "control"):
+        told[name] = content_hash(told[name]) if told[name] is not None else None
+    told["units"] = [_described(unit.to_dict()) for unit in job.units]
+    text = json.dumps([told, shared], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _described(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "image": [read_picture(source).hash for source in fields["image"]]}
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """A PNG with the picture's parameters in its text chunk, where the WebUI's PNG Info looks for them."""
+    told = PngInfo()
+    told.add_text("parameters", picture.info.get("parameters", ""))
+    write_whole(path, lambda partial: picture.save(partial, "PNG", pnginfo=told))

@@ -1,0 +1,289 @@
+"""The command line: pictures, batches that resume, answers for machines, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_instantstyle.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
+from lib_instantstyle.core.errors import StyleNotAppliedError, UnitError
+from lib_instantstyle.hosts.standalone import StandaloneHost
+
+from ..tiny import picture
+
+ROOT = Path(__file__).parents[2]
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for number in range(2):
+        picture(number).save(folder / f"Wave {number}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def arguments(models: Path, references: Path, tmp_path: Path) -> Arguments:
+    """`stylize` on the tiny models; more arguments come last and win."""
+
+    def made(*more: object, style: object = None, prompt: str | None = "a cat") -> list[str]:
+        paths = {"--model": "sdxl", "--adapter": "adapters/base.safetensors", "--encoder": "encoder"}
+        given = [str(word) for option, path in paths.items() for word in (option, models / path)]
+        given += ["--style", str(style or references / "Wave 0.png"), *(["--prompt", prompt] if prompt else [])]
+        given += ["--steps", "2", "--width", "64", "--height", "64", "--quiet", "--out", str(tmp_path / "out")]
+        return ["stylize", *given, *map(str, more)]
+
+    return made
+
+
+def answered(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_one_picture_with_everything_it_was_made_of(
+    arguments: Arguments, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--style", references / "Wave 1.png", "--content", "a rabbit", "--weight", 1.5, "--seed", 4, "--json")
+    assert main(arguments(*more)) == OK
+    (cell,) = answered(capsys)["cells"]
+    assert (cell["reference"], cell["prompt"], cell["status"]) == ("Wave 0-and-1-more", "a cat", "made")
+    (path,) = cell["files"]
+    told = Image.open(path).info["parameters"]
+    assert "Seed: 4" in told
+    assert "content_prompt: a rabbit" in told
+    assert Image.open(path).size == (64, 64)
+    assert Path(path).name == f"wave-0-and-1-more--a-cat--{cell['id']}-4.png"
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_what_a_finished_job_hashes_is_not_made_again_and_anything_else_is(
+    arguments: Arguments, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments()) == OK
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+    with monkeypatch.context() as patch:
+        patch.setattr(StandaloneHost, "open", lambda *_, **__: pytest.fail("nothing needs a model"))
+        assert main(arguments()) == OK
+        assert main(arguments("--batch", 2)) == OK  # how many at once is not part of what is made
+    for more in (("--weight", 0.5), ("--seed", 1), ("--init", references / "Wave 1.png")):
+        assert main(arguments(*more)) == OK
+    found = sorted((tmp_path / "out").glob("*.png"))
+    assert len(found) == 4
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+def test_folder_times_prompts_makes_a_sheet(
+    arguments: Arguments, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (references / "broken.png").write_bytes(b"no picture")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# two of them\na cat\n\na <b>red</b> roof\n", "utf-8")
+    given = arguments("--prompts", prompts, "--json", style=references, prompt=None)
+    assert main(given) == FAILED  # one reference could not be read, and the others were made
+    cells = answered(capsys)["cells"]
+    assert [(cell["reference"], cell["status"]) for cell in cells] == [
+        *[("Wave 0", "made")] * 2,
+        *[("Wave 1", "made")] * 2,
+        *[("broken", "failed")] * 2,
+    ]
+    assert "broken.png" in cells[-1]["error"]
+    page = (tmp_path / "out/index.html").read_text("utf-8")
+    assert "a &lt;b&gt;red&lt;/b&gt; roof" in page
+    assert all(name in page for cell in cells for name in map(os.path.basename, cell["files"]))
+    index = json.loads((tmp_path / "out/index.json").read_text("utf-8"))
+    assert len(index["cells"]) == 6
+    (references / "broken.png").unlink()
+    assert main(given) == OK
+    assert {cell["status"] for cell in answered(capsys)["cells"]} == {"kept"}
+    assert len(json.loads((tmp_path / "out/index.json").read_text("utf-8"))["cells"]) == 4
+
+
+def test_a_killed_batch_goes_on_where_it_was(
+    arguments: Arguments, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"a cat {'!' * number}" for number in range(1, 6)), "utf-8")
+    given = arguments("--prompts", prompts, "--json", style=references, prompt=None)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "lib_instantstyle", *given]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads would only get in each other's way
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=alone)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("*.png"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert 2 <= len(before) < 10
+    json.loads((out / "index.json").read_text("utf-8"))  # never half a file
+    assert main(given) == OK
+    cells = answered(capsys)["cells"]
+    assert [cell["status"] for cell in cells].count("kept") == len(before)
+    assert len(list(out.glob("*.png"))) == len(cells) == 10
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+def test_a_damaged_index_is_written_anew(arguments: Arguments, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.json").write_text('{"cells": [{"nonsense": 1}]')
+    assert main(arguments("--count", 2)) == OK
+    (cell,) = json.loads((tmp_path / "out/index.json").read_text("utf-8"))["cells"]
+    assert len(cell["files"]) == 2
+
+
+def test_control_and_init_pictures_come_through(arguments: Arguments, models: Path, references: Path) -> None:
+    control = ("--control", references / "Wave 1.png", "--controlnet", models / "controlnet")
+    assert main(arguments(*control, "--init", references / "Wave 1.png", "--block", "up_blocks.0=0.5")) == OK
+
+
+REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
+    (("--weight", 9), "weight: must lie between -1 and 3, got 9"),
+    (("--preset", "styel"), "must be one of"),
+    (("--block", "up_blocks.0"), "ADDRESS=SCALE"),
+    (("--block", "up_blocks.9=1"), "names no cross-attention block"),
+    (("--width", 70), "multiple of 8"),
+    (("--style", "nothing.png"), "There is no file nothing.png"),
+    (("--prompts", "nothing.txt"), "nothing.txt cannot be read"),
+    (("--control", __file__), "no picture that can be read"),
+    (("--controlnet", "x/y"), "--control and --controlnet go together"),
+    (("--adapter", "nothing"), "There is no file or folder nothing"),
+    (("--model", "nothing.safetensors"), "no Hub id"),
+    (("--device", "toaster"), "device must be like"),
+    (("--dtype", "float64"), "dtype must be one of"),
+    (("--start", 0.5, "--end", 0.5), "start must lie before end"),
+    (("--out", __file__), "Not a directory"),
+]
+
+
+@pytest.mark.parametrize(("more", "told"), REFUSED_CALLS, ids=[str(more[0]) for more, _ in REFUSED_CALLS])
+def test_refusals_say_why_on_stderr_and_as_json(
+    arguments: Arguments, capsys: pytest.CaptureFixture[str], more: tuple[object, ...], told: str
+) -> None:
+    code = main(arguments(*more, "--json"))
+    said = capsys.readouterr()
+    assert code == (FAILED if more[0] == "--out" else REFUSED)
+    assert told in said.err
+    assert "Traceback" not in said.err
+    assert json.loads(said.out)["message"] in said.err
+
+
+def test_folders_and_files_are_not_mixed(
+    arguments: Arguments, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments("--style", references)) == REFUSED
+    assert "got both" in capsys.readouterr().err
+    for file in references.glob("*.png"):
+        file.unlink()
+    assert main(arguments(style=references)) == REFUSED
+    assert "no picture that can be read" in capsys.readouterr().err
+    assert main(arguments(prompt=None)) == REFUSED
+
+
+@pytest.mark.parametrize("wrong", [[], ["paint"], ["stylize"], ["stylize", "--steps", "many"], ["inspect"]])
+def test_wrong_usage_leaves_with_two(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == REFUSED
+
+
+EXPECTED = [
+    (UnitError("no", "weight"), REFUSED, "weight: no"),
+    (StyleNotAppliedError("not applied"), FAILED, "not applied"),
+    (torch.cuda.OutOfMemoryError("CUDA out of memory."), FAILED, "--batch 1"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FAILED, "--batch 1"),
+    (MemoryError(), FAILED, "--batch 1"),
+    (OSError(28, "No space left on device", "/full"), FAILED, "/full: No space left"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "told"), EXPECTED)
+def test_expected_errors_have_a_code_and_a_message(error: Exception, code: int, told: str) -> None:
+    found, message = verdict(error)
+    assert found == code
+    assert message is not None
+    assert told in message
+
+
+def test_an_unexpected_error_is_not_hidden(arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandaloneHost, "open", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments())
+
+
+def test_an_interrupt_says_that_it_can_go_on(
+    arguments: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StandaloneHost, "open", interrupt)
+    assert main(arguments()) == INTERRUPTED
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_inspect_tells_adapters_encoders_and_the_rest_apart(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(models / "adapters/plus.safetensors"), "--json"]) == OK
+    (adapter,) = answered(capsys)["files"]
+    assert (adapter["kind"], adapter["variant"], adapter["tokens"]) == ("IP-Adapter", "plus", 16)
+    assert (adapter["layers"], adapter["blocks"]) == (70, "all")
+    assert main(["inspect", str(models / "encoder/model.safetensors"), "--json"]) == OK
+    assert answered(capsys)["files"][0]["kind"] == "CLIP image encoder"
+    assert main(["inspect", str(models)]) == OK
+    said = capsys.readouterr().out
+    assert said.count("kind: IP-Adapter") == 2
+    assert main(["inspect", str(models / "sdxl/unet/diffusion_pytorch_model.safetensors")]) == REFUSED
+    assert main(["inspect", str(tmp_path / "nothing.bin")]) == REFUSED
+    assert main(["inspect", str(tmp_path)]) == REFUSED
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == OK
+    said = capsys.readouterr().out
+    assert "ip-adapter_sdxl.safetensors" in said
+    assert f"torch: {torch.__version__}".split("+")[0] in said
+    files = [
+        "--model",
+        str(models / "sdxl"),
+        "--adapter",
+        str(models / "adapters"),
+        "--encoder",
+        str(models / "encoder"),
+    ]
+    assert main(["doctor", *files, "--json"]) == OK
+    checks = {check["name"]: check for check in answered(capsys)["checks"]}
+    assert "70 cross-attention layers" in checks["model"]["found"]
+    assert main(["doctor", "--adapter", str(models / "encoder"), "--json"]) == FAILED
+    assert not answered(capsys)["fine"]
+    assert main(["doctor", *files[:4], "--encoder", str(models / "adapters")]) == FAILED
+
+
+def test_the_command_runs_as_a_module_and_answers_without_diffusers() -> None:
+    code = (
+        "import sys; sys.modules['diffusers'] = None; sys.argv = ['x', 'doctor', '--json']; "
+        "import runpy; runpy.run_module('lib_instantstyle', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == OK
+    assert json.loads(done.stdout)["fine"]

@@ -1,0 +1,231 @@
+"""Opening models: checkpoint files, folders and Hub ids; nothing is fetched that was not asked for by id."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from lib_instantstyle.core.checkpoint import inspect_adapter
+from lib_instantstyle.core.errors import (
+    AdapterNotFoundError,
+    CheckpointError,
+    EncoderNotFoundError,
+    IncompatibleModelError,
+    InstantStyleError,
+)
+from lib_instantstyle.hosts.standalone import Checkpoint, Job, StandaloneHost
+from lib_instantstyle.hosts.standalone import models as opening
+from lib_instantstyle.hosts.standalone.layout import check_model
+
+from ..jobs import unit
+from ..tiny import sd15_unet
+from ..tiny.pipelines import SIDE, tokenizer
+
+LIVE = Path(__file__).parents[1] / "live"
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network, and an empty cache of the Hub."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(opening, "_cached", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+def drawn(host: StandaloneHost, **fields: Any) -> np.ndarray:
+    job = Job("a cat", (unit(preset="original", **fields),), width=SIDE, height=SIDE, steps=2)
+    return np.asarray(host.generate(job)[0]).astype(float)
+
+
+def test_a_folder_opens_and_draws_what_the_pipeline_draws(models: Path, host: StandaloneHost) -> None:
+    opened = StandaloneHost.open(
+        models / "sdxl", [models / "adapters/base.safetensors"], [models / "encoder"], controlnet=models / "controlnet"
+    )
+    assert np.abs(drawn(opened) - drawn(host)).max() <= 1  # of 255: a rounding
+    assert opened.controlnet is not None
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The maker of the tiny checkpoint in the published single-file format that the live tests use."""
+    monkeypatch.syspath_prepend(str(LIVE))
+    import tiny_sdxl
+
+    yield tiny_sdxl
+    for name in [name for name in sys.modules if name.startswith("tiny_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def single_file(live: Any, tmp_path: Path) -> Path:
+    """A checkpoint file, and the folder that describes it beside it, under its name."""
+    path = tmp_path / "tiny.safetensors"
+    live._save(live._checkpoint(), path, 0, torch.float16)
+    write_description(path.with_suffix(""), tmp_path / "tokenizer")
+    live.write_tiny_encoder(tmp_path / "encoder", hidden_size=64, projection_dim=256)
+    live.write_tiny_adapter(tmp_path / "adapter.safetensors", encoder_width=256)
+    return path
+
+
+def write_description(folder: Path, vocabulary: Path) -> None:
+    """Configurations and tokenizers without weights, as the Hub has them of SDXL."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=[1, 2, 10],
+        attention_head_dim=(2, 4, 8),
+        cross_attention_dim=288,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=256 + 6 * 256,
+    )
+    coder = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    vae = AutoencoderKL(block_out_channels=(32, 64, 128, 128), down_block_types=coder[0], up_block_types=coder[1])
+    towers = [tower(CLIPTextModel, 32, 12), tower(CLIPTextModelWithProjection, 256, 10)]
+    words = tokenizer(vocabulary)
+    pipe = StableDiffusionXLPipeline(vae, *towers, words, words, unet, EulerDiscreteScheduler(), add_watermarker=False)
+    pipe.save_config(str(folder))
+    for name, part in pipe.components.items():
+        if part is not None:
+            save = part.save_config if hasattr(part, "save_config") else getattr(part, "config", part).save_pretrained
+            save(str(folder / name))
+
+
+def tower(cls: Any, width: int, layers: int) -> Any:
+    size = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    return cls(CLIPTextConfig(**size, num_attention_heads=4, projection_dim=width, vocab_size=49408))
+
+
+def test_a_checkpoint_file_opens_with_what_lies_beside_it(single_file: Path) -> None:
+    folder = single_file.parent
+    host = StandaloneHost.open(single_file, [folder / "adapter.safetensors"], [folder / "encoder"])
+    tensors = load_file(str(single_file))
+    key = tensors["model.diffusion_model.output_blocks.1.1.transformer_blocks.9.attn2.to_k.weight"]
+    opened = host.unet().get_submodule("up_blocks.0.attentions.1.transformer_blocks.9.attn2.to_k")
+    assert torch.equal(opened.weight, key.float())
+    assert host.checkpoint_text_embeds(["a rabbit"]).shape == (1, 256)
+    styled, plain = drawn(host, adapter="adapter"), drawn(host, adapter="adapter", weight=0.0)
+    assert np.isfinite(styled).all()
+    assert not np.array_equal(styled, plain)
+
+
+def test_a_description_may_lie_elsewhere(single_file: Path, tmp_path: Path) -> None:
+    moved = shutil.move(single_file.with_suffix(""), tmp_path / "elsewhere")
+    with pytest.raises(IncompatibleModelError, match="--model-config"):
+        opening.open_pipeline(single_file, torch.device("cpu"), torch.float32)
+    pipe = opening.open_pipeline(Checkpoint(single_file, moved), torch.device("cpu"), torch.float32)
+    assert isinstance(pipe, StableDiffusionXLPipeline)
+
+
+def test_layouts_are_read_without_loading(models: Path, single_file: Path) -> None:
+    base = inspect_adapter(models / "adapters/base.safetensors")
+    assert "70" in check_model(models / "sdxl", base)
+    assert "70" in check_model(single_file, inspect_adapter(single_file.parent / "adapter.safetensors"))
+    with pytest.raises(IncompatibleModelError, match="does not fit"):
+        check_model(single_file, base)
+    assert "Hub id" in check_model("owner/name", base)
+    with pytest.raises(IncompatibleModelError, match="Check the path"):
+        check_model(models / "adapters", base)
+
+
+def test_a_model_of_another_family_is_refused(models: Path, tmp_path: Path) -> None:
+    sd15_unet().save_pretrained(str(tmp_path / "sd15/unet"), safe_serialization=True)
+    with pytest.raises(IncompatibleModelError, match=r"SD 1\.5"):
+        check_model(tmp_path / "sd15", inspect_adapter(models / "adapters/base.safetensors"))
+
+
+MISSING = [
+    ("sdxl", "nothing.safetensors", "encoder", AdapterNotFoundError, "nothing"),
+    ("sdxl", "encoder/model.safetensors", "encoder", CheckpointError, "model"),
+    ("sdxl", "adapters", "nothing", EncoderNotFoundError, "nothing"),
+    ("sdxl", "adapters", "adapters/base.safetensors", CheckpointError, "base"),
+    ("nothing.safetensors", "adapters", "encoder", IncompatibleModelError, "no Hub id"),
+    ("adapters", "adapters", "encoder", IncompatibleModelError, "cannot be opened"),
+]
+
+
+@pytest.mark.parametrize(("model", "adapter", "encoder", "kind", "told"), MISSING)
+def test_what_is_missing_or_no_model_is_refused_by_name(
+    models: Path, model: str, adapter: str, encoder: str, kind: type[InstantStyleError], told: str
+) -> None:
+    with pytest.raises(kind, match=told):
+        StandaloneHost.open(models / model, [models / adapter], [models / encoder])
+
+
+def test_no_adapter_at_all_is_answered_with_where_to_get_one(models: Path, pipe: Any) -> None:
+    host = StandaloneHost(pipe, [models / "encoder"], [models / "encoder"])
+    with pytest.raises(AdapterNotFoundError, match=r"ip-adapter_sdxl\.safetensors.*--adapter"):
+        host.adapter("auto")
+
+
+def test_device_and_precision_are_picked_for_each_other() -> None:
+    cpu = torch.device("cpu")
+    assert opening.pick_dtype(None, cpu) == torch.float32
+    assert (
+        opening.pick_dtype(None, torch.device("cuda")) == opening.pick_dtype(None, torch.device("mps")) == torch.float16
+    )
+    assert opening.pick_dtype("bfloat16", cpu) == torch.bfloat16
+    assert opening.pick_device("cpu") == cpu
+    for wrong in ("xpu:nothing", "toaster"):
+        with pytest.raises(InstantStyleError, match="device"):
+            opening.pick_device(wrong)
+    with pytest.raises(InstantStyleError, match="float64"):
+        opening.pick_dtype("float64", cpu)
+    if not torch.cuda.is_available():
+        with pytest.raises(InstantStyleError, match="Take cpu"):
+            opening.pick_device("cuda")
+
+
+def test_half_precision_takes_the_half_size_files_of_the_hub_and_of_a_folder(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def load(source: str, **given: Any) -> Any:
+        asked.append(given.get("variant"))
+        if given.get("variant"):
+            raise ValueError("no such variant")
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(StableDiffusionXLPipeline, "from_pretrained", load)
+    for dtype in (torch.float16, torch.float32):
+        opening.open_pipeline("owner/name", torch.device("cpu"), dtype)
+    assert asked == ["fp16", None, None]
+    (tmp_path / "half/unet").mkdir(parents=True)
+    (tmp_path / "half/unet/model.fp16.safetensors").touch()
+    assert opening._variant_in(tmp_path / "half") == {"variant": "fp16"}
+    assert opening._variant_in(models / "sdxl") == {}
+
+
+def test_without_diffusers_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(InstantStyleError, match=r"requirements-standalone\.txt"):
+        opening.import_diffusers()
+
+
+def test_a_controlnet_file_opens_from_its_folder_only(models: Path, tmp_path: Path) -> None:
+    from lib_instantstyle.hosts.standalone.models import open_controlnet
+
+    (file,) = (models / "controlnet").glob("*.safetensors")
+    at = torch.device("cpu"), torch.float32
+    assert type(open_controlnet(file, *at)).__name__ == "ControlNetModel"
+    lonely = shutil.copy(file, tmp_path)
+    with pytest.raises(IncompatibleModelError, match=r"config\.json"):
+        open_controlnet(lonely, *at)
