@@ -43,6 +43,16 @@ def test_endpoints_ask_for_the_password(server, path):
     assert server.get(path, TESTER).status_code == 200
 
 
+def test_analysis_asks_for_the_password_and_works_with_a_parted_model(server):
+    path, body = "/instantstyle/analyze", {**UNIT, "content_prompt": "a cat", "words": 5}
+    assert server.post(path, body).status_code == 401
+    assert server.post(path, body, STRANGER).status_code == 401
+    answer = server.post(path, body, TESTER)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["words"]) == 5
+    assert [phrase["text"] for phrase in answer.json()["phrases"]] == ["a cat"]
+
+
 def test_endpoints_tell_what_there_is(server, world):
     version, adapters, presets, unit = (server.get(path, TESTER).json() for path in PATHS)
     installed = {one["name"]: one for one in adapters["adapters"]}
