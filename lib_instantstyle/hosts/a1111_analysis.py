@@ -38,6 +38,19 @@ def analyst_in_turn() -> Iterator[Analyst]:
         yield live_analyst()
 
 
+@contextmanager
+def analyst_if_free() -> Iterator[Analyst | None]:
+    """The analyst if no job runs or waits, else None at once: what moves with a slider neither waits nor disturbs."""
+    if not queue_lock.acquire(blocking=False):
+        yield None
+        return
+    try:
+        with devices.without_autocast():
+            yield live_analyst()
+    finally:
+        queue_lock.release()
+
+
 class Measured(str):
     """A measurement as the WebUI writes it beside the picture: as it stands, but not beside a grid of pictures."""
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from modules.call_queue import queue_lock
-
-from ..analysis import Analyst
 from ..core.errors import InstantStyleError
 from ..core.units import StyleUnit
+from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
 from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, with_picked
@@ -19,14 +17,14 @@ from .picked_words import picked_in, with_picked
 READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
 STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
 
+WORDS = 18  # to pick from: five or six rows in the panel
 QUIET = {"queue": False, "show_progress": False}
 
 
 class ContentAnalysis:
     """Built where the content prompt stands, wired when the whole tab is there."""
 
-    def __init__(self, analyst: Analyst, elem_id: Callable[[str], str]) -> None:
-        self._analyst = analyst
+    def __init__(self, elem_id: Callable[[str], str]) -> None:
         self._elem_id = elem_id
 
     def build(self) -> None:
@@ -62,30 +60,31 @@ class ContentAnalysis:
         for component in steered[1:]:
             component.change(**metered)
 
-    def _analyse(self, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
+    @staticmethod
+    def _analyse(*values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
         read, steered = values[: len(READ)], values[len(READ) :]
         try:
             unit = _unit(read, steered)
-            with queue_lock:
-                found = self._analyst.analyse(unit, progress=lambda share, text: progress(share, desc=text))
+            with analyst_in_turn() as analyst:
+                found = analyst.analyse(unit, count=WORDS, progress=lambda share, text: progress(share, desc=text))
         except InstantStyleError as error:
             return [gr.update(visible=False), gr.update(visible=True, value=problem_html(error.message)), [], None]
         offered = [word.text for word in found.words]
         words = gr.update(visible=True, choices=offered, value=picked_in(unit.content_prompt, offered))
         return [words, gr.update(visible=True, value=meter_html(found.meter)), offered, read]
 
-    def _follow(self, read: Any, *steered: Any) -> Any:
-        """The meter for what is set now. A job that runs is not disturbed and not waited for."""
+    @staticmethod
+    def _follow(read: Any, *steered: Any) -> Any:
+        """The meter for what is set now; nothing before the first analysis."""
         if read is None:
             return gr.update()
-        if not queue_lock.acquire(blocking=False):
-            return gr.update(value=busy_html())
-        try:
-            return gr.update(value=meter_html(self._analyst.meter(_unit(read, steered))))
-        except InstantStyleError as error:
-            return gr.update(value=problem_html(error.message))
-        finally:
-            queue_lock.release()
+        with analyst_if_free() as analyst:
+            if analyst is None:
+                return gr.update(value=busy_html())
+            try:
+                return gr.update(value=meter_html(analyst.meter(_unit(read, steered))))
+            except InstantStyleError as error:
+                return gr.update(value=problem_html(error.message))
 
 
 def _unit(read: Any, steered: Any) -> StyleUnit:

@@ -10,7 +10,6 @@ import gradio as gr
 from modules.infotext_utils import PasteField
 from modules.ui_components import InputAccordion
 
-from ..analysis import Analyst
 from ..core.errors import InstantStyleError
 from ..core.infotext import unit_key
 from ..core.units import AUTO_ADAPTER
@@ -27,7 +26,6 @@ class Panel:
     def __init__(self, elem_id: Callable[[str], str], host: A1111Host) -> None:
         self._elem_id = elem_id
         self._host = host
-        self._analyst = Analyst(host)
         self._slots = [gr.State(NO_UNIT) for _ in range(unit_count() + 1)]
         with InputAccordion(False, label="InstantStyle", elem_id=elem_id("enabled")) as self._switch:
             self._build_status()
@@ -59,7 +57,7 @@ class Panel:
 
     def _build_unit(self, number: int) -> UnitControls:
         with gr.Tab(f"Reference {number}", elem_id=self._elem_id(f"unit{number}")):
-            return UnitTab(number, self._elem_id, self._adapter_choices, self._analyst).build()
+            return UnitTab(number, self._elem_id, self._adapter_choices).build()
 
     def _adapter_choices(self) -> list[str]:
         return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]

@@ -10,7 +10,6 @@ import gradio as gr
 
 from modules.ui_components import ToolButton
 
-from ..analysis import Analyst
 from ..core.blocks import SDXL_BLOCKS, ldm_name
 from ..core.fields import Number
 from ..core.routing import CUSTOM, PRESETS
@@ -39,13 +38,11 @@ class UnitControls:
 class UnitTab:
     """Builds the controls of unit `number` in the current gradio context and wires what depends on what."""
 
-    def __init__(
-        self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]], analyst: Analyst
-    ) -> None:
+    def __init__(self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]]) -> None:
         self._number = number
         self._elem_id = elem_id
         self._adapters = adapters
-        self._analysis = ContentAnalysis(analyst, self._id)
+        self._analysis = ContentAnalysis(self._id)
         self._made: dict[str, Any] = {}
 
     def build(self) -> UnitControls:
