@@ -1,0 +1,34 @@
+"""The comparison of removal methods, small: strengths move what they should move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo import removal
+from lib_instantstyle.core.patch_content import PATCH_METHOD
+
+Points = dict[tuple[str, float], removal.Point]
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Points:
+    measured = removal.measure(*removal.open_bench(tmp_path_factory.mktemp("removal"), 120))
+    return {(point.method, point.scale): point for point in measured}
+
+
+def test_strength_zero_changes_nothing_whatever_the_method(points: Points) -> None:
+    untouched = {(p.features, p.subject, p.style) for (_, scale), p in points.items() if scale == 0}
+    assert len(untouched) == len({features for features, _, _ in untouched}) == 2
+
+
+@pytest.mark.parametrize("method", ["project", f"{PATCH_METHOD} (project)"])
+def test_content_goes_and_style_stays(points: Points, method: str) -> None:
+    before, after = points[method, 0.0], points[method, 1.0]
+    assert after.subject < before.subject / 2
+    assert after.style > 0.9 * before.style
+
+
+def test_what_plus_adapters_get_keeps_more_style_than_fading(points: Points) -> None:
+    assert points[f"{PATCH_METHOD} (project)", 1.0].style > points["fade", 1.0].style + 0.1
