@@ -37,7 +37,12 @@ def _draw(axis: Any, method: str, line: list[dict[str, Any]]) -> None:
             at = (point["subject"], point["style"])
             offset = (2, -13)
             axis.annotate(
-                f"{point['scale']:g}", at, xytext=offset, textcoords="offset points", fontsize=8, color=drawn.get_color()
+                f"{point['scale']:g}",
+                at,
+                xytext=offset,
+                textcoords="offset points",
+                fontsize=8,
+                color=drawn.get_color(),
             )
 
 

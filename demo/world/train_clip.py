@@ -1,6 +1,6 @@
 """Trains the image encoder and both text towers on drawn pictures and their captions, in one joint space.
 
-    python -m demo.world.train_clip FOLDER [--steps N]
+python -m demo.world.train_clip FOLDER [--steps N]
 """
 
 from __future__ import annotations

@@ -28,7 +28,14 @@ def test_a_scene_always_gives_the_same_picture() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"subject": "tree"}, {"place": "right"}, {"size": "large"}, {"palette": "ice"}, {"texture": "mosaic"}, {"seed": 4}],
+    [
+        {"subject": "tree"},
+        {"place": "right"},
+        {"size": "large"},
+        {"palette": "ice"},
+        {"texture": "mosaic"},
+        {"seed": 4},
+    ],
 )
 def test_every_part_of_a_scene_shows(other: dict[str, str]) -> None:
     assert not np.array_equal(pixels(SCENE), pixels(replace(SCENE, **other)))
