@@ -1,4 +1,7 @@
-"""Draws what `python -m demo.removal` measured: `python -m demo.removal_plot NUMBERS.json PICTURE.png` (needs matplotlib)."""
+"""Draws what `python -m demo.removal` measured; needs matplotlib.
+
+python -m demo.removal_plot NUMBERS.json PICTURE.png
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,8 @@ def _draw(axis: Any, method: str, line: list[dict[str, Any]]) -> None:
     (drawn,) = axis.plot(x, y, marker="o", markersize=4, label=method)
     for point in line:
         if point["scale"] in (0.5, 1.0):
-            at = (point["subject"], point["style"])
-            offset = (2, -13)
-            axis.annotate(
-                f"{point['scale']:g}",
-                at,
-                xytext=offset,
-                textcoords="offset points",
-                fontsize=8,
-                color=drawn.get_color(),
-            )
+            at, colour = (point["subject"], point["style"]), drawn.get_color()
+            axis.annotate(f"{point['scale']:g}", at, (2, -13), textcoords="offset points", fontsize=8, color=colour)
 
 
 if __name__ == "__main__":

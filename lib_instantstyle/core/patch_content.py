@@ -71,7 +71,7 @@ def pull(hidden: Tensor, removal: PatchRemoval) -> Tensor:
     basis = _basis(removal.content)  # (k, projection), orthonormal
     if not len(basis):
         return hidden
-    said, slopes = _reading(removal.head, states, basis)
+    said, slopes = removal.head.reading(states, basis)
     flat = said.flatten(0, 1)
     change = flat - remove(removal.method, flat, removal.content, removal.scale)
     wanted = (change @ basis.mT).unflatten(0, states.shape[:2])  # (n, tokens, k)
@@ -86,19 +86,6 @@ def _basis(content: Content) -> Tensor:
     """Orthonormal rows that span the content: (rank, projection) float32."""
     _, s, vh = torch.linalg.svd(content.embeds.double(), full_matrices=False)
     return vh[s > 1e-5 * s.max().clamp_min(1e-12)].float()
-
-
-def _reading(head: PatchHead, states: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """f(h) (n, tokens, projection) and its slopes along the basis (n, tokens, k, width).
-
-    Each token is read by itself, so one derivative of the sum over tokens holds those of all of them.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        moving, basis = states.clone().requires_grad_(), basis.clone()  # plain tensors, where they were not
-        said = head.dense(moving)
-        along = (said @ basis.mT).sum(dim=(0, 1))  # (k,)
-        slopes = [torch.autograd.grad(one, moving, retain_graph=True)[0] for one in along]
-    return said.detach(), torch.stack(slopes, dim=2)
 
 
 PATCH_METHODS: dict[str, Callable[[Tensor, PatchRemoval], Tensor]] = {"fade": fade, "pull": pull}

@@ -6,8 +6,9 @@ the encoder file alone, 42 MB for ViT-H in half precision, and runs on the CPU i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class PatchHead:
     attention_heads: int
     activation: str  # as transformers calls it
     eps: float  # of the norms
+    _last: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # the last reading, by what was read
 
     def dense(self, hidden: Tensor) -> Tensor:
         """What each token says by itself, in the joint space: (n, tokens, width) → (n, tokens, projection).
@@ -37,6 +39,19 @@ class PatchHead:
         """
         x = hidden + self._linear("self_attn.out_proj", self._linear("self_attn.v_proj", self._norm1(hidden)))
         return self._read_out(x)
+
+    def reading(self, hidden: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+        """f(h) = dense (n, tokens, projection), and its slopes ∂⟨f, bᵢ⟩/∂h along the basis (n, tokens, k, width).
+
+        hidden (n, tokens, width), basis (k, projection). A tenth of a second a phrase for ViT-H, so the last one is
+        kept: it does not depend on method and strength, which people move while they look.
+        """
+        key = hashlib.sha256(hidden.numpy().tobytes() + basis.numpy().tobytes()).hexdigest()
+        if key not in self._last:
+            found = _slopes(self, hidden, basis)
+            self._last.clear()
+            self._last[key] = found
+        return self._last[key]
 
     def pooled(self, hidden: Tensor) -> Tensor:
         """The image embedding of hidden states, as the encoder itself ends: (n, tokens, width) → (n, projection)."""
@@ -66,6 +81,16 @@ class PatchHead:
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
         return functional.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
+
+
+def _slopes(head: PatchHead, hidden: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Each token is read by itself, so one derivative of the sum over tokens holds those of all of them."""
+    with torch.inference_mode(False), torch.enable_grad():
+        moving, basis = hidden.clone().requires_grad_(), basis.clone()  # plain tensors, where they were not
+        said = head.dense(moving)
+        along = (said @ basis.mT).sum(dim=(0, 1))  # (k,)
+        slopes = [torch.autograd.grad(one, moving, retain_graph=True)[0] for one in along]
+    return said.detach(), torch.stack(slopes, dim=2)
 
 
 _WANTED = {

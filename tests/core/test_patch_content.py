@@ -212,3 +212,20 @@ def test_works_without_gradients_and_in_half_precision(
 
 def test_default_is_one_of_the_methods() -> None:
     assert PATCH_METHOD in PATCH_METHODS
+
+
+def test_moving_strength_and_method_reads_the_patches_once(
+    file: Path, hidden: Tensor, grey: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, embeds = read_patch_head(inspect_encoder(file)), torch.randn(2, POOLED)
+    readings: list[Tensor] = []
+    dense = PatchHead.dense
+    monkeypatch.setattr(PatchHead, "dense", lambda self, states: (readings.append(states), dense(self, states))[1])
+    found = [
+        pull(hidden, removal(head, grey, embeds, method, scale)) for method in ("project", "auto") for scale in (0.5, 1)
+    ]
+    assert len(readings) == 1
+    assert not any(torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
+    pull(hidden, removal(head, grey, 2 * embeds[:1]))
+    pull(hidden[:1], removal(head, grey, embeds[:1]))
+    assert len(readings) == 3  # other words, other pictures
