@@ -17,6 +17,7 @@ from lib_instantstyle.core.errors import (
     IncompatibleModelError,
     InstantStyleError,
     StyleNotAppliedError,
+    TextTowerNotFoundError,
     UnitError,
 )
 from lib_instantstyle.core.infotext import units_in
@@ -253,6 +254,6 @@ def test_a_pipeline_without_its_second_text_encoder_refuses_content_only(host: S
     parts = {**host.pipe.components, "text_encoder_2": None}
     bare = StandaloneHost(type(host.pipe)(**parts, add_watermarker=False), host.files.adapters, host.files.encoders)
     assert bare.session.plan([unit()])
-    with pytest.raises(IncompatibleModelError) as caught:
+    with pytest.raises(TextTowerNotFoundError) as caught:
         bare.session.plan([unit(content_prompt="a rabbit")])
     assert caught.value.field == "content_prompt"
