@@ -46,6 +46,7 @@ class Styling:
     scales: Mapping[str, float]  # a block or one of its transformer blocks, in the WebUI's names → scale
     adapter: str = "tiny-base"
     content: Content | None = None
+    negative: Image.Image | None = None  # seen by the unconditional rows
     steps: tuple[range, ...] | None = None  # for each pass, the model calls in which it acts, from 0; all when None
 
 
@@ -135,7 +136,7 @@ def styling(world: World, units: Sequence[Styling], rows: Sequence[str]) -> Iter
 
 def _layers(world: World, unit: Styling) -> Iterator[tuple[str, Layer]]:
     adapter = load(world.adapter(unit.adapter))
-    uncond, cond = image_prompts(world, adapter, unit.pictures, unit.content)
+    uncond, cond = image_prompts(world, adapter, unit.pictures, unit.content, unit.negative)
     for path, key, scale in _routed(unit.scales):
         to_k, to_v = (adapter[f"ip_adapter.{key}.{name}.weight"].T for name in ("to_k_ip", "to_v_ip"))
         yield path, Layer((uncond @ to_k, cond @ to_k), (uncond @ to_v, cond @ to_v), scale, unit.steps)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from live_world import World
+from oracle_content import without
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_towers import OPEN_CLIP_ARCH
@@ -28,11 +29,18 @@ RESAMPLER_HEAD = 64
 
 @dataclass(frozen=True)
 class Content:
-    """What is taken out of the picture's embedding."""
+    """What is taken out of the picture's embedding: one text, or a text for each phrase, and perhaps a picture."""
 
-    text: str
-    scale: float
+    text: str | tuple[str, ...] = ()
+    scale: float = 1.0
     method: str = "subtract"
+    image: Image.Image | None = None
+    keeps_length: bool = False
+    tower: Path | None = None  # of a full CLIP model that reads the texts in the checkpoint's place
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -42,18 +50,29 @@ def load(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def image_prompts(
-    world: World, adapter: Weights, pictures: Sequence[Image.Image], content: Content | None
+    world: World,
+    adapter: Weights,
+    pictures: Sequence[Image.Image],
+    content: Content | None,
+    negative: Image.Image | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(unconditional, conditional) tokens, each (pictures · tokens, context width)."""
     project = resample if "image_proj.latents" in adapter else project_linearly
-    uncond, cond = _clip_states(world.encoder, pictures, hidden=project is resample)
+    encoder = _encoder_for(world, content)
+    uncond, cond = clip_states(encoder, pictures, hidden=project is resample)
+    if negative is not None:
+        _, uncond = clip_states(encoder, [negative], hidden=project is resample)
     if content is not None:
-        cond = torch.cat([without(content, text_embedding(world.checkpoint.weights, content.text), e) for e in cond])
+        cond = torch.cat([without(world, content, encoder, one) for one in cond.split(1)])
     tokens = torch.cat([project(adapter, one) for one in cond.split(1)], dim=1)[0]
     return torch.cat([project(adapter, uncond)] * len(pictures), dim=1)[0], tokens
 
 
-def _clip_states(encoder: Path, pictures: Sequence[Image.Image], hidden: bool) -> tuple[Tensor, Tensor]:
+def _encoder_for(world: World, content: Content | None) -> Path:
+    return content.tower if content and content.tower else world.encoder
+
+
+def clip_states(encoder: Path, pictures: Sequence[Image.Image], hidden: bool) -> tuple[Tensor, Tensor]:
     """What the projection reads of no picture and of the pictures: pooled embeddings or penultimate hidden states."""
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -83,12 +102,6 @@ def _text_tower(checkpoint: Path) -> Any:
     missing, _ = tower.load_state_dict(weights, strict=False)
     assert all(name.startswith("visual.") for name in missing)
     return tower
-
-
-def without(content: Content, text: Tensor, image: Tensor) -> Tensor:
-    """InstantStyle's e − s·t, or e less s times its component along t; one image embedding, (1, width)."""
-    share = 1.0 if content.method == "subtract" else (image @ text) / (text @ text)
-    return (image - content.scale * share * text)[None]
 
 
 def project_linearly(adapter: Weights, pooled: Tensor) -> Tensor:
