@@ -96,6 +96,11 @@ def loaded_unet() -> nn.Module | None:
     return getattr(getattr(model, "model", None), "diffusion_model", None)
 
 
+def loaded_text_width() -> int | None:
+    """The width of the pooled text of the checkpoint in memory, or None; never starts loading one."""
+    return _pooled_width(sd_models.model_data.sd_model)
+
+
 def _pooled_width(model: Any) -> int | None:
     """Width of the pooled text of the checkpoint's second text encoder, or None when it has no such encoder."""
     for embedder in getattr(getattr(model, "conditioner", None), "embedders", ()):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from modules import devices, shared
 from modules.call_queue import queue_lock
+from modules.fifo_lock import FIFOLock
 
 from ..analysis import Analyst
 from ..core.errors import InstantStyleError
@@ -20,6 +21,7 @@ from .a1111_job import StyleJob, live_job
 MEASURED_KEY = "InstantStyle measured"
 
 log = logging.getLogger("InstantStyle")
+_short_looks = FIFOLock()
 
 
 @cache
@@ -40,7 +42,15 @@ def analyst_in_turn() -> Iterator[Analyst]:
 
 @contextmanager
 def analyst_if_free() -> Iterator[Analyst | None]:
-    """The analyst if no job runs or waits, else None at once: what moves with a slider neither waits nor disturbs."""
+    """The analyst if no job runs or waits, else None at once: what moves with a slider neither waits nor disturbs.
+
+    Only callers of this wait for each other, in their order.
+    """
+    with _short_looks:
+        yield from _if_free()
+
+
+def _if_free() -> Iterator[Analyst | None]:
     if not queue_lock.acquire(blocking=False):
         yield None
         return

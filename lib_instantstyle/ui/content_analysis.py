@@ -7,18 +7,19 @@ from typing import Any
 
 import gradio as gr
 
-from ..core.errors import InstantStyleError
+from ..core.errors import InstantStyleError, UnitError
 from ..core.units import StyleUnit
 from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
-from .leak_meter import busy_html, meter_html, problem_html
-from .picked_words import picked_in, with_picked
+from .leak_meter import busy_html, meter_html, note_html, problem_html
+from .picked_words import picked_in, toggled
 
 READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
 STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
 
 WORDS = 18  # to pick from: five or six rows in the panel
 QUIET = {"queue": False, "show_progress": False}
+TOOLTIP = "Shows what an image encoder sees in the reference, and how much of it is left after removal"
 
 
 class ContentAnalysis:
@@ -29,7 +30,11 @@ class ContentAnalysis:
 
     def build(self) -> None:
         self._button = gr.Button(
-            "Analyse reference", size="sm", elem_id=self._elem_id("analyse"), elem_classes=["instantstyle-analyse"]
+            "Analyse reference",
+            size="sm",
+            tooltip=TOOLTIP,
+            elem_id=self._elem_id("analyse"),
+            elem_classes=["instantstyle-analyse"],
         )
         self._words = gr.CheckboxGroup(
             choices=[],
@@ -47,13 +52,13 @@ class ContentAnalysis:
         """Connect the tab's controls, by their names."""
         prompt, steered = made["content_prompt"], [made[name] for name in STEERED]
         shown = [self._words, self._meter, self._offered, self._analysed]
-        self._button.click(fn=self._analyse, inputs=[*(made[name] for name in READ), *steered], outputs=shown)
+        self._button.click(fn=_reading, outputs=[self._meter], **QUIET).then(
+            fn=self._analyse, inputs=[*(made[name] for name in READ), *steered], outputs=shown
+        )
         for name in READ:
             made[name].change(fn=_nothing_shown, outputs=shown, **QUIET)
         metered = {"fn": self._follow, "inputs": [self._analysed, *steered], "outputs": [self._meter], **QUIET}
-        picking = self._words.input(
-            fn=with_picked, inputs=[prompt, self._offered, self._words], outputs=[prompt], **QUIET
-        )
+        picking = self._words.select(fn=_pick, inputs=[prompt, self._offered], outputs=[prompt, self._words], **QUIET)
         picking.then(**metered)
         for written in (prompt.submit, prompt.blur):
             written(fn=picked_in, inputs=[prompt, self._offered], outputs=[self._words], **QUIET).then(**metered)
@@ -88,7 +93,21 @@ class ContentAnalysis:
 
 
 def _unit(read: Any, steered: Any) -> StyleUnit:
-    return unit_to_analyse(dict(zip((*READ, *STEERED), (*read, *steered))))
+    tab = dict(zip((*READ, *STEERED), (*read, *steered)))
+    if tab["image"] is None and not tab["more_pictures"]:
+        raise UnitError("There is no reference picture to look at yet: drop one first.", "image")
+    return unit_to_analyse(tab)
+
+
+def _pick(prompt: str, offered: list[str], event: gr.SelectData) -> tuple[str, list[str]]:
+    """Only the word that was clicked comes or goes: what else the chips show may lag behind what is being written."""
+    changed = toggled(prompt, event.value, event.selected)
+    return changed, picked_in(changed, offered)
+
+
+def _reading() -> Any:
+    """Make the meter's place visible, where the progress is shown."""
+    return gr.update(visible=True, value=note_html("Looking at the reference…"))
 
 
 def _nothing_shown() -> list[Any]:

@@ -14,7 +14,7 @@ OVERSHOT = -0.02  # below this cosine more was taken than there was
 def meter_html(meter: Meter) -> str:
     """The bars of all phrases, and what the method *auto* would do; empty when nothing is to be removed."""
     if not meter.phrases:
-        return _note("Nothing is removed yet: pick words above, or write them into the field.")
+        return note_html("Nothing is removed yet: pick words above, or write them into the field.")
     full = max(FULL, *(abs(x) for leak in meter.phrases for x in (leak.before, leak.after)))
     rows = "".join(_row(leak, full) for leak in meter.phrases)
     return f'<div class="instantstyle-meter">{rows}</div>{_advice(meter)}'
@@ -25,17 +25,23 @@ def problem_html(message: str) -> str:
 
 
 def busy_html() -> str:
-    return _note("A picture is being made; the meter goes on when that is done.")
+    return note_html("The WebUI is at work. The meter follows the next change after that.")
 
 
 def _row(leak: Leak, full: float) -> str:
     over = leak.after < OVERSHOT
     state = " instantstyle-overshot" if over else ""
     return (
-        f'<div class="instantstyle-leak{state}"><span class="instantstyle-phrase">{html.escape(leak.text)}</span>'
+        f'<div class="instantstyle-leak{state}" title="{html.escape(_told(leak))}">'
+        f'<span class="instantstyle-phrase">{html.escape(leak.text)}</span>'
         f'<span class="instantstyle-bars">{_bar("before", leak.before, full)}{_bar("after", leak.after, full)}</span>'
         f'<span class="instantstyle-numbers">{leak.before:.2f} → {leak.after:.2f}</span></div>'
     )
+
+
+def _told(leak: Leak) -> str:
+    """The tooltip of a row."""
+    return f"{leak.text}: similarity {leak.before:.2f} before the removal (pale), {leak.after:.2f} after it"
 
 
 def _bar(when: str, cosine: float, full: float) -> str:
@@ -49,8 +55,8 @@ def _advice(meter: Meter) -> str:
         notes.append("Below zero more is taken than was there; a lower strength keeps more of the style.")
     if meter.auto_scale is not None:
         notes.append(f"Just enough here: Project at {meter.auto_scale:.2f}, which is what Auto takes at 1.")
-    return _note(" ".join(notes)) if notes else ""
+    return note_html(" ".join(notes)) if notes else ""
 
 
-def _note(text: str) -> str:
+def note_html(text: str) -> str:
     return f'<div class="instantstyle-status"><p class="instantstyle-note">{html.escape(text)}</p></div>'

@@ -13,7 +13,7 @@ from modules.ui_components import InputAccordion
 from ..core.errors import InstantStyleError
 from ..core.infotext import unit_key
 from ..core.units import AUTO_ADAPTER
-from ..hosts.a1111 import A1111Host, adapter_folders, encoder_folders, loaded_unet, unit_count
+from ..hosts.a1111 import A1111Host, adapter_folders, encoder_folders, loaded_text_width, loaded_unet, unit_count
 from .arguments import NO_UNIT
 from .pasting import is_pasted, pasted_value
 from .readiness import Readiness, download_all, readiness
@@ -63,7 +63,7 @@ class Panel:
         return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]
 
     def _readiness(self) -> Readiness:
-        return readiness(self._host.files, loaded_unet())
+        return readiness(self._host.files, loaded_unet(), loaded_text_width())
 
     def _build_status(self) -> None:
         now = self._readiness()

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..core.blocks import attention_layers
+from ..core.clip_vision import EncoderInfo
 from ..core.errors import InstantStyleError
 from ..core.units import AUTO_ADAPTER
 from ..hosts.downloads import DOWNLOADS, Download, fetch
@@ -41,8 +42,8 @@ def _line(kind: str, text: str) -> str:
     return f'<p class="instantstyle-{kind}">{html.escape(text)}</p>'
 
 
-def readiness(files: ModelFiles, unet: nn.Module | None) -> Readiness:
-    """Look at the installed files and, if one is loaded, at the checkpoint."""
+def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None = None) -> Readiness:
+    """Look at the installed files and, if one is loaded, at the checkpoint and the width of its pooled text."""
     problems, notes = _about_checkpoint(unet), tuple(error.message for error in files.adapters.unusable())
     try:
         adapter = files.adapter(AUTO_ADAPTER)
@@ -54,7 +55,19 @@ def readiness(files: ModelFiles, unet: nn.Module | None) -> Readiness:
         known = encoder_download(adapter.feature)
         return Readiness((*problems, error.message), notes, (known,) if known else ())
     ready = f"Auto uses {adapter.path.name} with the image encoder {encoder.path.parent.name}/{encoder.path.name}."
-    return Readiness(problems, (*(() if problems else (ready,)), *notes), ())
+    able = () if problems else (ready, *_about_content(files, encoder, text_width))
+    return Readiness(problems, (*able, *notes), ())
+
+
+def _about_content(files: ModelFiles, encoder: EncoderInfo, text_width: int | None) -> tuple[str, ...]:
+    """Which file a content prompt would need, if it is not there."""
+    if text_width is None:
+        return ()
+    try:
+        files.text_tower(encoder, text_width)
+    except InstantStyleError as error:
+        return (error.message,)
+    return ()
 
 
 def _about_checkpoint(unet: nn.Module | None) -> tuple[str, ...]:

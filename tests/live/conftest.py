@@ -62,6 +62,43 @@ def webui(webui_folder, world) -> Iterator[object]:
         yield start(webui_folder, world.folder, patch)
 
 
+@pytest.fixture(scope="module")
+def server(webui_folder, world) -> Iterator[object]:
+    """The WebUI as a process of its own, for the tests of one file."""
+    from live_server import running
+
+    with running(webui_folder, world.folder) as started:
+        started.wait_until(lambda: started.get("/instantstyle/version").status_code == 200)
+        yield started
+
+
+@pytest.fixture
+def browser() -> Iterator[object]:
+    from live_browser import browsing
+
+    with browsing() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser, server):
+    """A page of the server's WebUI, loaded and ready."""
+    from live_browser import open_page
+
+    return open_page(browser, server.url)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Three pictures, as files."""
+    from live_world import picture
+
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        picture(number).save(path)
+    return paths
+
+
 @pytest.fixture(scope="session")
 def by_the_book(webui, world):
     """Compares what the extension makes with what the formula gives."""

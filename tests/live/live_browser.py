@@ -44,6 +44,15 @@ def open_page(browser: Any, url: str) -> Any:
     return page
 
 
+def send_to_txt2img(page: Any, picture: Path) -> None:
+    """PNG Info, then "Send to txt2img"."""
+    page.click('button:has-text("PNG Info")')
+    page.set_input_files("#pnginfo_image input[type=file]", picture)
+    page.wait_for_timeout(2500)
+    page.click("#tab_pnginfo #txt2img_tab")
+    page.wait_for_timeout(3000)
+
+
 class Panel:
     """The InstantStyle accordion of one tab, and the job settings around it."""
 
@@ -65,9 +74,9 @@ class Panel:
     def download_button(self) -> Any:
         return self.page.locator(f"{self._ids}download")
 
-    def drop(self, file: Path, unit: int = 1) -> None:
-        self.locate("image", unit).locator("input[type=file]").set_input_files(file)
-        self.locate("image", unit).locator("img").wait_for()
+    def drop(self, file: Path, unit: int = 1, field: str = "image") -> None:
+        self.locate(field, unit).locator("input[type=file]").set_input_files(file)
+        self.locate(field, unit).locator("img").wait_for()
 
     def drop_more(self, *files: Path) -> None:
         self.page.locator(f"{self._ids}unit1").get_by_text("More pictures of the same style").click()
@@ -85,6 +94,32 @@ class Panel:
 
     def value(self, name: str) -> str:
         return self.locate(name).locator("textarea, input[type=number], input").first.input_value()
+
+    def chips(self) -> dict[str, bool]:
+        """The words seen in the reference, and whether each is picked."""
+        labels = self.locate("words").locator("label").all()
+        return {label.inner_text(): label.locator("input").is_checked() for label in labels}
+
+    def analyse(self) -> list[str]:
+        """Press the button and wait for the words."""
+        self.locate("analyse").click()
+        self.locate("words").locator("label").first.wait_for(timeout=PATIENCE)
+        self.page.wait_for_timeout(500)
+        return list(self.chips())
+
+    def click_chip(self, word: str) -> None:
+        self.choose("words", word)
+        self.page.wait_for_timeout(500)
+
+    @property
+    def meter(self) -> Any:
+        return self.locate("meter").first
+
+    def bars(self) -> dict[str, tuple[float, float]]:
+        """Each phrase of the meter, its numbers before and after."""
+        rows = self.meter.locator(".instantstyle-leak").all()
+        told = {row.locator(".instantstyle-phrase").inner_text(): row.locator(".instantstyle-numbers") for row in rows}
+        return {phrase: tuple(map(float, numbers.inner_text().split("→"))) for phrase, numbers in told.items()}
 
     def make_small(self, prompt: str) -> None:
         self.page.fill(f"#{self.tab}_prompt textarea", prompt)

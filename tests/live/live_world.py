@@ -79,3 +79,12 @@ def as_base64(image: Image.Image) -> str:
 
 def from_base64(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def newest_picture(world: World) -> Path:
+    """The file of the picture that txt2img made last."""
+    return max((world.folder / "outputs" / "txt2img-images").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def same_pixels(one: Path, other: Path) -> bool:
+    return np.array_equal(np.asarray(Image.open(one)), np.asarray(Image.open(other)))

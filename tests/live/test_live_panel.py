@@ -2,47 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from live_browser import Panel, browsing, open_page
-from live_world import picture
-from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def server(webui_folder, world):
-    from live_server import running
-
-    with running(webui_folder, world.folder) as started:
-        started.wait_until(lambda: started.get("/instantstyle/version").status_code == 200)
-        yield started
-
-
-@pytest.fixture
-def browser():
-    with browsing() as started:
-        yield started
-
-
-@pytest.fixture
-def page(browser, server):
-    return open_page(browser, server.url)
-
-
-@pytest.fixture
-def files(tmp_path):
-    paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for number, path in enumerate(paths):
-        picture(number).save(path)
-    return paths
-
-
-def newest_picture(world):
-    return max((world.folder / "outputs" / "txt2img-images").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
-
-
-def pixels(path):
-    return np.asarray(Image.open(path)).astype(int)
+from live_browser import Panel, open_page, send_to_txt2img
+from live_world import newest_picture, same_pixels
 
 
 def test_a_dropped_picture_with_the_rest_left_alone_styles_what_is_prompted(page, files):
@@ -87,11 +48,7 @@ def test_everything_comes_back_from_the_picture(page, browser, files, world, ser
     made = newest_picture(world)
 
     fresh = open_page(browser, server.url)
-    fresh.click('button:has-text("PNG Info")')
-    fresh.set_input_files("#pnginfo_image input[type=file]", made)
-    fresh.wait_for_timeout(2500)
-    fresh.click("#tab_pnginfo #txt2img_tab")
-    fresh.wait_for_timeout(3000)
+    send_to_txt2img(fresh, made)
     pasted = Panel(fresh)
     values = [pasted.value(name) for name in ("weight", "layout_weight", "content_scale", "end", "content_prompt")]
     assert values == ["1.3", "0.4", "0.8", "0.7", 'a rabbit, a "forest": (dark)']
@@ -99,7 +56,7 @@ def test_everything_comes_back_from_the_picture(page, browser, files, world, ser
 
     assert again == first
     assert newest_picture(world) != made
-    assert (pixels(newest_picture(world)) == pixels(made)).all()
+    assert same_pixels(newest_picture(world), made)
 
 
 def test_controls_show_only_where_they_count_and_blocks_can_be_picked(page, files):

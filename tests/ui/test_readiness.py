@@ -10,6 +10,7 @@ from lib_instantstyle.hosts.model_files import ModelFiles
 from lib_instantstyle.ui.readiness import FIRST_ADAPTER, FIRST_ENCODER, Readiness, readiness
 
 from ..tiny import sdxl_unet
+from ..tiny.clip import POOLED, clip_model
 from ..tiny.unets import sd15_unet
 
 
@@ -43,6 +44,25 @@ def test_without_the_encoder_it_says_which_one(world: Path, tmp_path: Path) -> N
     now = readiness(files(world / "adapters", tmp_path), None)
     assert "is not installed" in now.problems[0]
     assert now.notes == ()
+
+
+def test_an_adapter_whose_text_tower_is_missing_is_noted(installed: ModelFiles, world: Path) -> None:
+    now = readiness(installed, sdxl_unet(), POOLED + 1)
+    assert (now.problems, now.downloads) == ((), ())
+    assert "Auto uses" in now.notes[0]
+    assert "needs the text tower" in now.notes[1]
+    assert str(world / "encoders") in now.notes[1]
+
+
+@pytest.mark.parametrize("text_width", [POOLED, None])
+def test_a_text_tower_that_fits_or_cannot_be_known_is_not_noted(installed: ModelFiles, text_width: int | None) -> None:
+    assert len(readiness(installed, sdxl_unet(), text_width).notes) == 1
+
+
+def test_a_file_with_the_text_tower_ends_the_note(installed: ModelFiles, world: Path, tmp_path: Path) -> None:
+    clip_model().save_pretrained(tmp_path / "full", safe_serialization=True)
+    now = readiness(files(world / "adapters", tmp_path), sdxl_unet(), POOLED + 1)
+    assert len(now.notes) == 1
 
 
 @pytest.mark.parametrize("has_files", [True, False])
