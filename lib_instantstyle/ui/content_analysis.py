@@ -39,6 +39,7 @@ class ContentAnalysis:
         self._words = gr.CheckboxGroup(
             choices=[],
             label="Seen in the reference: pick what to remove",
+            interactive=True,
             visible=False,
             elem_id=self._elem_id("words"),
             elem_classes=["instantstyle-words"],
