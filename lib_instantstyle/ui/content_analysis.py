@@ -39,8 +39,8 @@ class ContentAnalysis:
         self._words = gr.CheckboxGroup(
             choices=[],
             label="Seen in the reference: pick what to remove",
-            interactive=True,
             visible=False,
+            interactive=True,  # gradio takes what is only written to for read-only
             elem_id=self._elem_id("words"),
             elem_classes=["instantstyle-words"],
         )
@@ -67,7 +67,7 @@ class ContentAnalysis:
             component.change(**metered)
 
     @staticmethod
-    def _analyse(*values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
+    def _analyse(progress: Any = gr.Progress(), *values: Any) -> list[Any]:  # noqa: B008 - gradio's way: no keyword
         read, steered = values[: len(READ)], values[len(READ) :]
         try:
             unit = _unit(read, steered)
