@@ -6,6 +6,7 @@ import html
 
 from ..analysis import Meter
 from ..removal import Leak
+from .readiness import with_links
 
 FULL = 0.4  # cosine of a full bar; pictures and texts that belong together lie between 0.2 and 0.35
 OVERSHOT = -0.02  # below this cosine more was taken than there was
@@ -21,7 +22,9 @@ def meter_html(meter: Meter) -> str:
 
 
 def problem_html(message: str) -> str:
-    return f'<div class="instantstyle-status"><p class="instantstyle-problem">{html.escape(message)}</p></div>'
+    return (
+        f'<div class="instantstyle-status"><p class="instantstyle-problem">{with_links(html.escape(message))}</p></div>'
+    )
 
 
 def busy_html() -> str:

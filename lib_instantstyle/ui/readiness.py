@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,13 @@ class Readiness:
 
 
 def _line(kind: str, text: str) -> str:
-    return f'<p class="instantstyle-{kind}">{html.escape(text)}</p>'
+    return f'<p class="instantstyle-{kind}">{with_links(html.escape(text))}</p>'
+
+
+def with_links(escaped: str) -> str:
+    """Escaped text in which the model pages it names can be clicked."""
+    link = r'<a href="https://\1" target="_blank" rel="noopener">\1</a>'
+    return re.sub(r"(?:https://)?(huggingface\.co/[\w./-]*\w)", link, escaped)
 
 
 def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None = None) -> Readiness:

@@ -44,3 +44,9 @@ def test_a_phrase_cannot_become_markup() -> None:
     hostile = '<img src=x onerror="alert(1)">'
     for html in (meter_html(Meter((Leak(hostile, 0.1, 0.1),), None)), problem_html(hostile)):
         assert "<img" not in html
+
+
+def test_a_model_page_that_is_named_can_be_clicked_and_nothing_else() -> None:
+    shown = problem_html("Put it (huggingface.co/laion/CLIP-ViT-H-14) there, not evil.example/x.")
+    assert '<a href="https://huggingface.co/laion/CLIP-ViT-H-14" target="_blank"' in shown
+    assert shown.count("<a ") == 1
