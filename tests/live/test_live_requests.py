@@ -66,7 +66,8 @@ def test_the_panels_controls_are_a_unit_in_another_form(webui):
     first = [True, IMAGE, None, "tiny-base", "style_and_layout", 0.75, 0.25, "", "a cat", 0.4, "project", 0.1, 0.9]
     second = [True, OTHER, None, "auto", "custom", 1, 1, "up_blocks.0: 0.5\nmid_block: 1", "", 0.5, "subtract", 0, 1]
     third = [True, None, None, "auto", "style", 1, 1, "", "", 0.5, "subtract", 0, 1]
-    by_panel = webui.txt2img(*slots, is_on, *first, *second, *third)
+    rest = [False, None, None]  # length restored, picture to remove, picture to avoid
+    by_panel = webui.txt2img(*slots, is_on, *first, *rest, *second, *rest, *third, *rest)
     by_units = webui.txt2img(
         {**FULL, "image": IMAGE, "content_prompt": "a cat"}, {**PLUS, "adapter": "auto", "enabled": True}
     )
