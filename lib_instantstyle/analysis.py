@@ -136,7 +136,7 @@ class Analyst:
         words = vocabulary()
 
         def done(share: float) -> None:
-            tell(0.1 + 0.9 * share, f"Reading the vocabulary for the first time: {share:.0%} of {len(words)} words")
+            tell(0.1 + 0.9 * share, "Reading the vocabulary, once for this text encoder")
 
         embeds = vocabulary_embeds(self._embedder, self._tower(reference.encoder), done)
         best = best_words(reference.joint(reference.cond), embeds, count)

@@ -11,7 +11,7 @@ from ..core.errors import InstantStyleError, UnitError
 from ..core.units import StyleUnit
 from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
-from .leak_meter import busy_html, meter_html, note_html, problem_html
+from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, toggled
 
 READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
@@ -107,8 +107,8 @@ def _pick(prompt: str, offered: list[str], event: gr.SelectData) -> tuple[str, l
 
 
 def _reading() -> Any:
-    """Make the meter's place visible, where the progress is shown."""
-    return gr.update(visible=True, value=note_html("Looking at the reference…"))
+    """Make room where the meter comes: gradio shows the progress there."""
+    return gr.update(visible=True, value='<div class="instantstyle-reading"></div>')
 
 
 def _nothing_shown() -> list[Any]:

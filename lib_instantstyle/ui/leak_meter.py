@@ -15,7 +15,7 @@ OVERSHOT = -0.02  # below this cosine more was taken than there was
 def meter_html(meter: Meter) -> str:
     """The bars of all phrases, and what the method *auto* would do; empty when nothing is to be removed."""
     if not meter.phrases:
-        return note_html("Nothing is removed yet: pick words above, or write them into the field.")
+        return _note("Nothing is removed yet: pick words above, or write them into the field.")
     full = max(FULL, *(abs(x) for leak in meter.phrases for x in (leak.before, leak.after)))
     rows = "".join(_row(leak, full) for leak in meter.phrases)
     return f'<div class="instantstyle-meter">{rows}</div>{_advice(meter)}'
@@ -28,7 +28,7 @@ def problem_html(message: str) -> str:
 
 
 def busy_html() -> str:
-    return note_html("The WebUI is at work. The meter follows the next change after that.")
+    return _note("The WebUI is at work. The meter follows the next change after that.")
 
 
 def _row(leak: Leak, full: float) -> str:
@@ -58,8 +58,8 @@ def _advice(meter: Meter) -> str:
         notes.append("Below zero more is taken than was there; a lower strength keeps more of the style.")
     if meter.auto_scale is not None:
         notes.append(f"Just enough here: Project at {meter.auto_scale:.2f}, which is what Auto takes at 1.")
-    return note_html(" ".join(notes)) if notes else ""
+    return _note(" ".join(notes)) if notes else ""
 
 
-def note_html(text: str) -> str:
+def _note(text: str) -> str:
     return f'<div class="instantstyle-status"><p class="instantstyle-note">{html.escape(text)}</p></div>'

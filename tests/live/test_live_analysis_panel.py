@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
-from live_browser import Panel, open_page, send_to_txt2img
+from live_browser import PATIENCE, Panel, open_page, send_to_txt2img
 from live_world import as_base64, newest_picture, picture, same_pixels
 
 MORE = "More about content: pictures to remove and to avoid"
@@ -26,6 +28,13 @@ def told(server, **fields):
     return {
         row["text"]: (pytest.approx(row["before"], abs=0.006), pytest.approx(row["after"], abs=0.006)) for row in rows
     }
+
+
+def test_the_first_analysis_shows_its_progress(panel, world):
+    shutil.rmtree(world.folder / "cache" / "instantstyle" / "embeds", ignore_errors=True)
+    panel.locate("analyse").click()
+    panel.meter.get_by_text("once for this text encoder").wait_for()
+    panel.locate("words").locator("label").first.wait_for(timeout=PATIENCE)
 
 
 def test_a_picked_word_is_removed_and_the_meter_follows_every_control(panel, server):
