@@ -1,7 +1,8 @@
-"""The world's CLIP: real transformers classes in the structure that an SDXL checkpoint has, with small widths."""
+"""The world's networks: real diffusers and transformers classes in the structure of SDXL's, with small widths."""
 
 from __future__ import annotations
 
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -16,6 +17,10 @@ CLIP_WIDTH, OPEN_CLIP_WIDTH = 32, 256  # of the two text towers; the second is t
 VOCABULARY, CONTEXT_LENGTH = 49408, 77
 CLIP_LAYERS, OPEN_CLIP_LAYERS = 12, 10  # as the checkpoint's layout wants them
 TRAINED_LAYERS = 3  # of each text tower; the others pass their input on unchanged
+UNET_WIDTHS, HEAD_WIDTH, SIZE_WIDTH = (64, 64, 128), 32, 256
+DEPTHS, TRAINED_DEPTHS = (2, 10), (1, 3)  # SDXL's transformer layers by level, and those trained; the others are idle
+VAE_WIDTHS, VAE_SCALE = (32, 32, 64, 64), 1.0
+GROUPS = 32  # of every group norm, as the WebUI's model code has it
 
 
 def clip_text_tower(vocabulary: int = VOCABULARY, layers: int = CLIP_LAYERS) -> CLIPTextModel:
@@ -55,3 +60,36 @@ def image_encoder() -> CLIPVisionModelWithProjection:
         hidden_act="gelu",
     )
     return CLIPVisionModelWithProjection(config)
+
+
+def vae() -> AutoencoderKL:
+    """SDXL's autoencoder with narrow levels: eight pixels of a side become one of four-channel latents."""
+    return AutoencoderKL(
+        block_out_channels=VAE_WIDTHS,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=GROUPS,
+        latent_channels=4,
+        sample_size=SIDE,
+        scaling_factor=VAE_SCALE,
+    )
+
+
+def unet(depths: tuple[int, int] = DEPTHS) -> UNet2DConditionModel:
+    """SDXL's UNet with narrow levels; its 70 cross-attention layers at SDXL's own depths."""
+    return UNet2DConditionModel(
+        sample_size=SIDE // 8,
+        block_out_channels=UNET_WIDTHS,
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=[1, *depths],
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in UNET_WIDTHS),  # the number of heads, despite its name
+        cross_attention_dim=CLIP_WIDTH + OPEN_CLIP_WIDTH,
+        norm_num_groups=GROUPS,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=SIZE_WIDTH,
+        projection_class_embeddings_input_dim=OPEN_CLIP_WIDTH + 6 * SIZE_WIDTH,
+    )

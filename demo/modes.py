@@ -1,0 +1,37 @@
+"""The ways of using a reference that are compared, from none of it to all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from lib_instantstyle.core.units import StyleUnit
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way. `fields` are a unit's; None: no unit at all."""
+
+    name: str
+    fields: Mapping[str, Any] | None = field(default_factory=dict)
+    removes: bool = False  # whether the reference's content is named and taken out
+
+    def units(self, reference: Image.Image, content: str) -> tuple[StyleUnit, ...]:
+        """The units with which a reference, whose content is known, is used in this way."""
+        if self.fields is None:
+            return ()
+        named = {"content_prompt": content} if self.removes else {}
+        return (StyleUnit.from_dict({"image": reference, **named, **self.fields}),)
+
+
+PLAIN = Mode("prompt alone", None)
+ORIGINAL = Mode("original IP-Adapter", {"preset": "original"})
+ORIGINAL_REMOVED = Mode("original, content removed", {"preset": "original"}, removes=True)
+STYLE = Mode("style only", {"preset": "style"})
+STYLE_REMOVED = Mode("style, content removed", {"preset": "style"}, removes=True)
+STYLE_LAYOUT = Mode("style + layout", {"preset": "style_and_layout"})
+
+MODES = (PLAIN, ORIGINAL, ORIGINAL_REMOVED, STYLE, STYLE_REMOVED, STYLE_LAYOUT)

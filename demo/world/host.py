@@ -1,0 +1,20 @@
+"""The world under InstantStyle's standalone host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib_instantstyle.hosts.standalone import StandaloneHost
+
+from . import assembly
+from .clip import trained_towers
+from .export import write_adapter
+
+
+def open_world(folder: Path) -> StandaloneHost:
+    """The world's pipeline with its adapter and encoder, whose files are written to `folder`."""
+    encoder = folder / "encoder"
+    encoder.mkdir(parents=True, exist_ok=True)
+    trained_towers().save_encoder(encoder)
+    adapter = write_adapter(folder / "adapter.safetensors")
+    return StandaloneHost(assembly.pipeline(), [adapter], [encoder], cache=folder)

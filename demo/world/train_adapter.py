@@ -1,0 +1,72 @@
+"""Trains the world's IP-Adapter with the project's own tool: python -m demo.world.train_adapter FOLDER [--steps N]
+
+Each step one group of blocks acts: all of them, the style block alone, and so on. Captions say what a picture shows and
+mostly where, but seldom in which style, as captions of the web do; so what is left to the image prompt is mostly style.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from lib_instantstyle.training import Settings
+from lib_instantstyle.training import train as train_adapter
+
+from . import packing
+from .assembly import ADAPTER, pipeline
+from .clip import trained_towers
+from .dataset import scenes
+from .drawing import draw
+from .scenes import Scene
+
+SHOWN, CAPTIONS = 6000, 4  # pictures, and captions of each
+SAID_SHARE = {"subject": 0.95, "layout": 0.6, "palette": 0.15, "texture": 0.15}  # how often a caption tells each part
+GROUPS = ("original=0.35", "style=0.4", "layout=0.1", "style_and_layout=0.15")
+
+
+def write_pictures(folder: Path, shown: list[Scene]) -> Path:
+    """The scenes as an image folder with captions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    lines = []
+    for number, scene in enumerate(shown):
+        name = f"{number:05}.png"
+        draw(scene).save(folder / name)
+        said = [frozenset(part for part, s in SAID_SHARE.items() if rng.random() < s) for _ in range(CAPTIONS)]
+        lines.append(json.dumps({"file_name": name, "text": [scene.caption(parts) for parts in said]}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def settings(folder: Path, steps: int) -> Settings:
+    """The training, its base and its data in the folder, written there where missing."""
+    base, encoder, data = folder / "base", folder / "encoder", folder / "pictures"
+    if not (data / "metadata.jsonl").exists():
+        write_pictures(data, scenes(24000, 1)[:SHOWN])
+    pipeline(compact=True).save_pretrained(base)
+    trained_towers().save_encoder(encoder)
+    return Settings(
+        base=base, encoder=encoder, data=data, out=folder / "adapter", blocks=GROUPS, steps=steps, batch=32, rate=1e-3,
+        warmup=50, schedule="cosine", clip=1.0, save_every=500, cpu=True,
+    )  # fmt: skip
+
+
+def pack_adapter(path: Path, packed: Path = ADAPTER) -> None:
+    """Write a trained adapter as the file that ships."""
+    packing.write({"adapter": {name: tensor.float() for name, tensor in load_file(path).items()}}, packed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the world's adapter and write the packed weights that ship.")
+    parser.add_argument("folder", type=Path, help="where pictures, base and adapter go")
+    parser.add_argument("--steps", type=int, default=1500)
+    options = parser.parse_args()
+    pack_adapter(train_adapter(settings(options.folder, options.steps)).adapter)
+
+
+if __name__ == "__main__":
+    main()
