@@ -21,7 +21,7 @@ from .progress import Curve
 MOST_NOISE = 0.4  # in latents of about unit variance
 
 
-def train(folder: Path, steps: int, batch: int = 64, rate: float = 2e-3) -> None:
+def train(folder: Path, steps: int, batch: int = 32, rate: float = 2e-3) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     shown = scenes(24000, 1), scenes(4000, 3, held_out=True)

@@ -1,0 +1,111 @@
+"""The paper's claims, measured: `python -m demo.evaluation`, on the world or with --model … on models of yours.
+
+Writes evaluation.json, evaluation.md with the tables, and for each sweep a sheet to read side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.hosts.standalone import StandaloneHost
+
+from .own_models import REAL, add_options, open_own, own_trials
+from .scores import ClipGauge, Gauge, JudgeGauge, Mean, scores
+from .sheet import Row, sheet
+from .sweeps import Point, points
+from .trials import Sampling, Trial, held_out_trials, pictures_of
+from .world.host import open_world
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A point with what was measured there, and its first picture."""
+
+    point: Point
+    means: dict[str, Mean]
+    picture: Image.Image
+
+    def as_json(self) -> dict[str, object]:
+        where = {"sweep": self.point.sweep, "series": self.point.series, "at": self.point.at}
+        return {**where, **{name: vars(one) for name, one in self.means.items()}}
+
+
+def evaluate(
+    host: StandaloneHost, gauge: Gauge, trials: Sequence[Trial], sampling: Sampling, chosen: Iterable[Point]
+) -> list[Measured]:
+    """Draw and measure every point."""
+    measured = []
+    for point in tqdm(list(chosen), unit="point"):
+        made = [pictures_of(host, trial, point.mode, sampling) for trial in trials]
+        measured.append(Measured(point, scores(gauge, trials, made), made[0][0]))
+    return measured
+
+
+def write(measured: Sequence[Measured], reference: Trial, out: Path) -> list[Path]:
+    """Write numbers, tables and sheets."""
+    paths = [out / "evaluation.json", out / "evaluation.md"]
+    paths[0].write_text(json.dumps([one.as_json() for one in measured], indent=1, ensure_ascii=False), "utf-8")
+    paths[1].write_text("\n\n".join(_table(name, list(part)) for name, part in _by_sweep(measured)) + "\n", "utf-8")
+    for name, part in _by_sweep(measured):
+        paths.append(out / f"{name}.png")
+        _sheet(list(part), reference).save(paths[-1])
+    return paths
+
+
+def _by_sweep(measured: Sequence[Measured]) -> Iterable[tuple[str, Iterable[Measured]]]:
+    return groupby((one for one in measured), key=lambda one: one.point.sweep)
+
+
+def _table(sweep: str, measured: Sequence[Measured]) -> str:
+    names = list(measured[0].means)
+    head = ["series", sweep, *names]
+    rows = [[one.point.series, one.point.at, *(str(one.means[name]) for name in names)] for one in measured]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
+    """A row for each series, a column for each point along it."""
+    series = [list(part) for _, part in groupby(measured, key=lambda one: one.point.series)]
+    rows = [Row(part[0].point.series, trial.reference, [one.picture for one in part]) for part in series]
+    return sheet([one.point.at or one.point.series for one in series[0]], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
+    parser.add_argument("--references", type=int, default=12, help="references of the world (default: 12)")
+    parser.add_argument("--prompts", type=int, default=6, help="prompts for each (default: 6)")
+    add_options(parser.add_argument_group("models of yours"))
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        measured, trials = _measured(options)
+    except InstantStyleError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return 2
+    for path in write(measured, trials[0], options.out):
+        print(path)
+    return 0
+
+
+def _measured(options: argparse.Namespace) -> tuple[list[Measured], Sequence[Trial]]:
+    if options.model:
+        host, trials = open_own(options), own_trials(options)
+        return evaluate(host, ClipGauge(host), trials, REAL, points()), trials
+    world = held_out_trials(options.references, options.prompts)
+    return evaluate(open_world(options.out / "models"), JudgeGauge(), world, Sampling(), points()), world
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The paper's claims as sweeps: leakage against weight, one block at a time, and how content is taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lib_instantstyle.core.blocks import SDXL_BLOCKS
+from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
+
+from .modes import PLAIN, Mode
+
+WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+REMOVAL_SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+ROLES = {STYLE_BLOCK: " (style)", LAYOUT_BLOCK: " (layout)"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way of using the references, and where it stands."""
+
+    sweep: str
+    series: str
+    at: str  # the number or name that changes along the series
+    mode: Mode
+
+
+def points() -> Iterator[Point]:
+    """All of them, the plain prompt first."""
+    yield Point("none", "prompt alone", "", PLAIN)
+    yield from _weights()
+    yield from _blocks()
+    yield from _removal()
+
+
+def _weights() -> Iterator[Point]:
+    ways = {
+        "original": ("original", False),
+        "original, content removed": ("original", True),
+        "style only": ("style", False),
+        "style, content removed": ("style", True),
+    }
+    for series, (preset, removes) in ways.items():
+        for weight in WEIGHTS:
+            yield Point("weight", series, f"{weight:g}", Mode(series, {"preset": preset, "weight": weight}, removes))
+
+
+def _blocks() -> Iterator[Point]:
+    for block in SDXL_BLOCKS:
+        fields = {"preset": "custom", "blocks": {block: 1.0}}
+        yield Point("block", "one block alone", block + ROLES.get(block, ""), Mode(block, fields))
+
+
+def _removal() -> Iterator[Point]:
+    for method in ("subtract", "project", "auto"):
+        for scale in REMOVAL_SCALES:
+            fields = {"preset": "original", "content_method": method, "content_scale": scale}
+            yield Point("removal", method, f"{scale:g}", Mode(method, fields, removes=True))
