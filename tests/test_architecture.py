@@ -33,6 +33,7 @@ WEBUI_ROOMS = [
 # From what can be asked for, by way of what a file is, to what is computed: each may import only what stands above it.
 CORE_LINE = [
     "errors",
+    "whole_files",
     "schedule",
     "fields",
     "blocks",
