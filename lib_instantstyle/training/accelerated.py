@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..core.errors import InstantStyleError
+from .materials import Place
 from .settings import Settings
 
 PATIENCE = timedelta(hours=6)  # that processes wait for each other, while one of them encodes or draws samples
@@ -39,9 +40,10 @@ def make_accelerator(settings: Settings) -> Any:
     )
 
 
-def weight_dtype(accelerator: Any) -> torch.dtype:
-    """The precision of the frozen networks."""
-    return DTYPES.get(accelerator.mixed_precision, torch.float32)
+def place_of(accelerator: Any) -> Place:
+    """Where this process computes; the frozen networks have the precision of the training."""
+    dtype = DTYPES.get(accelerator.mixed_precision, torch.float32)
+    return Place(accelerator.device, dtype, accelerator.process_index, accelerator.num_processes)
 
 
 def processes_here(accelerator: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Encoded examples, and where they come from: encoded as they come, or once and for all."""
+"""Encoded examples, and how pictures become them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from .draws import Draw
+from .folder import FolderSamples
 from .pictures import MIDDLE, RawSample, cut
 from .settings import Settings
+from .shards import ShardSamples
 from .towers import Towers
 
 
@@ -40,7 +42,7 @@ class ExampleSource(Protocol):
         ...
 
     def position(self) -> list[int]:
-        """Where this process stands in the data, as far as the draws do not say it."""
+        """Where this process stands in the data, as far as the draws do not say it; empty when they say all."""
         ...
 
     def seek(self, position: Sequence[int]) -> None:
@@ -48,53 +50,65 @@ class ExampleSource(Protocol):
         ...
 
 
-class SampleStream(Protocol):
-    """Where pictures with captions come from. Samples are asked for in order."""
-
-    skipped: dict[str, str]
-
-    def sample(self, number: int) -> RawSample: ...
-
-
 def drawn_caption(captions: Sequence[str], draw: Draw) -> str:
     return captions[draw.below("caption", len(captions))]
 
 
-def encode(towers: Towers, samples: Sequence[RawSample], draws: Sequence[Draw], settings: Settings) -> Examples:
-    """Pictures through the VAE and the image encoder, all at once."""
-    size = settings.size
-    assert size is not None
-    places = [_place(draw, settings) for draw in draws]
-    crops = [cut(sample.image, size, place) for sample, place in zip(samples, places)]
-    return Examples(
-        towers.moments(torch.stack([crop.pixels for crop in crops])),
-        towers.features([sample.image for sample in samples]),
-        torch.stack([crop.time_ids for crop in crops]),
-        [drawn_caption(sample.captions, draw) for sample, draw in zip(samples, draws)],
-    )
+class _Encoding:
+    """Encodes pictures as they come."""
 
-
-def _place(draw: Draw, settings: Settings) -> tuple[float, float]:
-    return (draw.uniform("top"), draw.uniform("left")) if settings.random_crop else MIDDLE
-
-
-class EncodedSamples:
-    """Pictures with captions, read by several threads and encoded as they come."""
-
-    def __init__(self, stream: SampleStream, towers: Towers, settings: Settings) -> None:
-        self._stream, self._towers, self._settings = stream, towers, settings
-        self._pool = ThreadPoolExecutor(settings.workers)
-        self.skipped = stream.skipped
-
-    def take(self, draws: Sequence[Draw]) -> Examples:
-        samples = list(self._pool.map(self._stream.sample, [draw.number for draw in draws]))
-        return encode(self._towers, samples, draws, self._settings)
+    def __init__(self, towers: Towers, settings: Settings) -> None:
+        self._towers, self._settings = towers, settings
 
     def contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self._towers.contexts(captions)
+
+    def _encoded(self, samples: Sequence[RawSample], draws: Sequence[Draw]) -> Examples:
+        size = self._settings.size
+        assert size is not None
+        crops = [cut(sample.image, size, self._place(draw)) for sample, draw in zip(samples, draws)]
+        return Examples(
+            self._towers.moments(torch.stack([crop.pixels for crop in crops])),
+            self._towers.features([sample.image for sample in samples]),
+            torch.stack([crop.time_ids for crop in crops]),
+            [drawn_caption(sample.captions, draw) for sample, draw in zip(samples, draws)],
+        )
+
+    def _place(self, draw: Draw) -> tuple[float, float]:
+        return (draw.uniform("top"), draw.uniform("left")) if self._settings.random_crop else MIDDLE
+
+
+class EncodedFolder(_Encoding):
+    """The pictures of a folder, read by several threads."""
+
+    def __init__(self, samples: FolderSamples, towers: Towers, settings: Settings) -> None:
+        super().__init__(towers, settings)
+        self._samples, self._pool = samples, ThreadPoolExecutor(settings.workers)
+        self.skipped = samples.skipped
+
+    def take(self, draws: Sequence[Draw]) -> Examples:
+        return self._encoded(list(self._pool.map(self._samples.sample, [draw.number for draw in draws])), draws)
 
     def position(self) -> list[int]:
         return []
 
     def seek(self, position: Sequence[int]) -> None:
-        pass
+        """The draws say all."""
+
+
+class EncodedShards(_Encoding):
+    """The pictures of shards, in the order in which they come."""
+
+    def __init__(self, samples: ShardSamples, towers: Towers, settings: Settings) -> None:
+        super().__init__(towers, settings)
+        self._samples = samples
+        self.skipped = samples.skipped
+
+    def take(self, draws: Sequence[Draw]) -> Examples:
+        return self._encoded([self._samples.sample() for _ in draws], draws)
+
+    def position(self) -> list[int]:
+        return self._samples.position()
+
+    def seek(self, position: Sequence[int]) -> None:
+        self._samples.seek(position)

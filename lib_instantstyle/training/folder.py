@@ -24,6 +24,10 @@ class Entry:
     path: Path
     captions: tuple[str, ...]
 
+    def sample(self) -> RawSample:
+        """The picture and its captions. Raises PictureError naming the file."""
+        return RawSample(str(self.path), self.open(), self.captions)
+
     def open(self) -> Image.Image:
         """The picture, upright and in RGB. Raises PictureError naming the file."""
         try:
@@ -82,7 +86,7 @@ class FolderSamples:
             entry = self._entries[(first + step) % len(self._entries)]
             if str(entry.path) not in self.skipped:
                 try:
-                    return RawSample(str(entry.path), entry.open(), entry.captions)
+                    return entry.sample()
                 except PictureError as error:
                     self.skipped[str(entry.path)] = error.message
         raise InstantStyleError("None of the pictures can be read. Look at the messages above.", "data")

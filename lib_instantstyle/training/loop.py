@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .accelerated import make_accelerator, processes_here, weight_dtype
+from .accelerated import make_accelerator, place_of, processes_here
 from .checkpoints import refuse_used
 from .curve import Curve, bar
 from .materials import open_materials, prepare_source
@@ -35,7 +35,7 @@ def train(settings: Settings) -> Outcome:
     if not settings.resume:
         refuse_used(settings.out)
     accelerator = make_accelerator(settings)
-    materials = open_materials(settings, accelerator.device, weight_dtype(accelerator))
+    materials = open_materials(settings, place_of(accelerator))
     prepare_source(materials, accelerator, *processes_here(accelerator))
     run = Run(materials, accelerator)
     curve = Curve(settings.out / "loss.csv", run.start) if accelerator.is_main_process else None
@@ -59,3 +59,5 @@ def _go(run: Run, settings: Settings, curve: Curve | None) -> None:
             shown.update()
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
                 run.save(step + 1)
+            if settings.sample_every and (step + 1) % settings.sample_every == 0:
+                run.sample(step + 1)

@@ -19,18 +19,30 @@ from ..hosts.standalone.models import Checkpoint, identity, open_pipeline, quiet
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .cache import Cache
 from .curve import bars
-from .examples import EncodedSamples, ExampleSource
+from .examples import EncodedFolder, EncodedShards, ExampleSource
 from .folder import Entry, FolderSamples, list_folder
 from .groups import Group, read_groups, trained_layers
 from .settings import Settings
+from .shards import ShardSamples, find_shards
 from .towers import Towers, feature_of, find_encoder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process computes, and which of all it is."""
+
+    device: torch.device
+    dtype: torch.dtype  # of the frozen networks
+    process: int = 0
+    processes: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
     """What lies on disk, looked at before any model is opened."""
 
-    entries: list[Entry]
+    entries: list[Entry]  # of a folder, or else …
+    shards: list[Path]
     encoder: EncoderInfo
     feature: Feature
     init: AdapterInfo | None
@@ -56,7 +68,7 @@ class Materials:
     towers: Towers
     source: ExampleSource
 
-    def identity(self, samples: int) -> dict[str, Any]:
+    def identity(self, samples: int, processes: int) -> dict[str, Any]:
         """What the loss curve depends on; a checkpoint can be gone on from when all of it is the same."""
         settings, files = self.settings, self.files
         told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
@@ -65,6 +77,9 @@ class Materials:
         told["tokens"] = settings.token_count
         told["blocks"] = list(settings.blocks)
         told["data"] = _hash(f"{entry.path.name}:{entry.captions}" for entry in files.entries)
+        if files.shards:
+            told["data"] = _hash(f"{shard.name}:{shard.stat().st_size}" for shard in files.shards)
+            told["number of processes"] = processes
         told["samples per step (batch × processes × accumulate)"] = samples
         if settings.schedule != "constant":
             told["steps"] = settings.steps
@@ -73,34 +88,40 @@ class Materials:
 
 def find_files(settings: Settings) -> Files:
     """Look at the data, the encoder and the adapter to go on from. Raises InstantStyleError for what cannot be used."""
-    if not settings.data.is_dir():
-        raise InstantStyleError(f"There is no folder {settings.data}. Check the path.", "data")
+    shards = find_shards(settings.data)
+    if not shards and not settings.data.is_dir():
+        raise InstantStyleError(
+            "--data must be a folder of pictures, or .tar shards: a folder of them, one, or a pattern like data/*.tar; "
+            f"there is no {settings.data}. Check the path.",
+            "data",
+        )
     init = _inspected(settings.init) if settings.init else None
     encoder = find_encoder(settings.encoder)
     feature = feature_of(settings.kind, encoder)
     if init is not None:
         _check_init(init, settings, feature)
-    return Files(list_folder(settings.data), encoder, feature, init)
+    return Files([] if shards else list_folder(settings.data), shards, encoder, feature, init)
 
 
-def open_materials(settings: Settings, device: torch.device, dtype: torch.dtype) -> Materials:
+def open_materials(settings: Settings, place: Place) -> Materials:
     """Open everything. Raises InstantStyleError with the reason when something is missing or unfit."""
     files = find_files(settings)
     quiet_libraries(bars=False)
-    pipe = open_frozen(settings, device, dtype)
+    pipe = open_frozen(settings, place)
     sized = settings if settings.size else replace(settings, size=pipe.unet.config.sample_size * pipe.vae_scale_factor)
     modules = attention_layers(pipe.unet)
     groups = read_groups(settings.blocks, tuple(modules))
     adapter = _adapter(settings, files, modules, trained_layers(groups))
     towers = Towers(pipe, files.encoder, files.feature)
-    source = _source(files, towers, sized)
+    source = _source(files, towers, sized, place)
     return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
 
 
-def open_frozen(settings: Settings, device: torch.device, dtype: torch.dtype) -> Any:
+def open_frozen(settings: Settings, place: Place) -> Any:
     """The base model, with nothing that learns; its VAE computes in float32, as SDXL's must."""
     path = Path(settings.base).expanduser()
-    pipe = open_pipeline(Checkpoint(path, settings.base_config) if path.is_file() else settings.base, device, dtype)
+    base = Checkpoint(path, settings.base_config) if path.is_file() else settings.base
+    pipe = open_pipeline(base, place.device, place.dtype)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)
     pipe.vae.to(torch.float32)
@@ -122,10 +143,13 @@ def prepare_source(materials: Materials, accelerator: Any, share: int, of: int) 
     source.finish()
 
 
-def _source(files: Files, towers: Towers, settings: Settings) -> ExampleSource:
+def _source(files: Files, towers: Towers, settings: Settings, place: Place) -> ExampleSource:
+    if files.shards:
+        shards = ShardSamples(files.shards, settings.seed, place.process, place.processes)
+        return EncodedShards(shards, towers, settings)
     if settings.cache:
         return Cache(files.entries, towers, settings)
-    return EncodedSamples(FolderSamples(files.entries, settings.seed), towers, settings)
+    return EncodedFolder(FolderSamples(files.entries, settings.seed), towers, settings)
 
 
 def _adapter(

@@ -16,6 +16,7 @@ from .groups import Group, drawn_group
 from .materials import Materials
 from .prediction import StyledPrediction
 from .recipe import NoiseSchedule, loss_of, rate_at
+from .sheets import draw_sheet
 
 ADAPTER = "adapter.safetensors"  # the newest state of the adapter, in the output folder
 
@@ -37,7 +38,7 @@ class Run:
         self.materials, self.accelerator, self.settings = materials, accelerator, materials.settings
         processes = (accelerator.process_index, accelerator.num_processes)
         self.split = Split(self.settings.batch, *processes, self.settings.accumulate)
-        self.identity = materials.identity(self.split.samples)
+        self.identity = materials.identity(self.split.samples, accelerator.num_processes)
         self.checkpoints = Checkpoints(self.settings.out, self.settings.keep)
         state = self.checkpoints.latest() if self.settings.resume else None
         if state is not None:
@@ -79,11 +80,16 @@ class Run:
         """Write the checkpoint and the adapter of a step counted from 1."""
         positions = self._positions()
         if self.accelerator.is_main_process:
-            self.export(step)
+            self._export(step)
             self.checkpoints.save(step, self._state(positions))
 
-    def export(self, step: int) -> None:
-        """Write the adapter as it is now."""
+    def sample(self, step: int) -> None:
+        """Draw a sheet with the adapter of a step counted from 1."""
+        if self.accelerator.is_main_process:
+            self._export(step)
+            draw_sheet(self.materials, self.adapter_path, step)
+
+    def _export(self, step: int) -> None:
         self.materials.adapter.save(self.adapter_path, self._told(step))
 
     def _pass(self, step: int, at: int, acting: frozenset[int]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lib_instantstyle.core.units import StyleUnit
 from lib_instantstyle.hosts.standalone import StandaloneHost
 from lib_instantstyle.training import train
-from lib_instantstyle.training.materials import Materials, open_materials
+from lib_instantstyle.training.materials import Materials, Place, open_materials
 from lib_instantstyle.training.prediction import ModelInput, StyledPrediction
 
 from ..tiny import picture
@@ -23,7 +23,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32, the same sums in the same order
 
 
 def opened(settings: Any) -> Materials:
-    return open_materials(settings, torch.device("cpu"), torch.float32)
+    return open_materials(settings, Place(torch.device("cpu"), torch.float32))
 
 
 def call_inputs(materials: Materials) -> dict[str, Any]:
