@@ -18,7 +18,8 @@ SESSION_ROOMS = [
     SESSION,
     *(f"{LIBRARY}.{name}" for name in ("plans", "embedding", "removal", "vocabulary", "analysis", "analysis_json")),
 ]
-STANDALONE_WING = (f"{HOSTS}.standalone", f"{LIBRARY}.cli", f"{LIBRARY}.__main__")  # not for the WebUI
+# Not for the WebUI.
+STANDALONE_WING = tuple(f"{LIBRARY}.{room}" for room in ("hosts.standalone", "training", "cli", "__main__"))
 STANDALONE_ONLY = {"diffusers", "tqdm", "accelerate", "huggingface_hub"}
 BORROWED = {"torch", "transformers", "safetensors", "PIL", "numpy"}  # come with every WebUI
 WEBUI = {"modules", "gradio", "fastapi", "ldm", "sgm"}
@@ -33,6 +34,7 @@ WEBUI_ROOMS = [
 # From what can be asked for, by way of what a file is, to what is computed: each may import only what stands above it.
 CORE_LINE = [
     "errors",
+    "whole_files",
     "schedule",
     "fields",
     "blocks",

@@ -16,10 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..core.embed_store import fingerprint
 from ..core.pictures import content_hash, read_picture
+from ..core.whole_files import write_whole
 from ..hosts.standalone import Job, StandaloneHost
 from ..hosts.standalone.files import NamedFiles
-from ..hosts.standalone.models import Checkpoint, Model, quiet_libraries
-from .output import Report, write_whole
+from ..hosts.standalone.models import Checkpoint, Model, identity, quiet_libraries
+from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index
 
@@ -50,18 +51,6 @@ class Setting:
             "encoder": fingerprint(self.files.encoder(adapter.feature).path),
             "dtype": self.dtype,
         }
-
-
-def identity(model: str | Path) -> str:
-    """What tells one model from another: a file's fingerprint, a folder's files with size and time, or a Hub id."""
-    path = Path(model).expanduser()
-    if path.is_file():
-        return fingerprint(path)
-    if not path.is_dir():
-        return str(model)
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    listed = [f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
 
 @dataclass

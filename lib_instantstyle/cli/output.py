@@ -1,13 +1,10 @@
-"""What commands say: results on stdout, as text or JSON; complaints on stderr; files written whole or not at all."""
+"""What commands say: results on stdout, as text or JSON; complaints on stderr."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -30,11 +27,3 @@ def answer(said: str | dict[str, Any]) -> None:
 def complain(message: str) -> None:
     """Write a message to stderr."""
     sys.stderr.write(f"InstantStyle: {message}\n")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path` and give it its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    write(partial)
-    os.replace(partial, path)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InstantStyleError, PictureError
-from ..core.pictures import Picture, read_picture
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heif", ".heic", ".gif", ".bmp", ".tif", ".tiff")
+from ..core.pictures import SUFFIXES, Picture, read_picture
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _told_apart(references: Iterable[Reference]) -> list[Reference]:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _name(paths: Sequence[Path]) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .output import write_whole
+from ..core.whole_files import write_whole
 from .references import Reference, slug
 
 THUMBNAIL = 256  # pixels, the longer side of a reference on the sheet

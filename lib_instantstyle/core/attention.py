@@ -66,15 +66,20 @@ class KeyValueStack:
         return (weights @ self.value).transpose(1, 2).flatten(2)
 
 
+def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) -> KeyValueStack:
+    """Keys and values of every row, each (rows, tokens of all units, inner), ready for queries; differentiable."""
+    per_head = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
+    value = value.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return KeyValueStack(per_head / math.sqrt(value.shape[-1]), value, lengths)
+
+
 def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
     """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`."""
     index = torch.tensor([int(is_cond) for is_cond in rows])
-    key = torch.cat([unit.key for unit in units], 1)[index].unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
+    key = torch.cat([unit.key for unit in units], 1)[index]
     scaled = torch.cat([unit.value * unit.scale for unit in units], 1)[index]
-    value = scaled.unflatten(-1, (heads, -1)).transpose(1, 2)
-    key = key / math.sqrt(value.shape[-1])
-    lengths = tuple(unit.key.shape[1] for unit in units)
-    return KeyValueStack(key.to(like).contiguous(), value.to(like).contiguous(), lengths)
+    laid = lay_out(key, scaled, heads, tuple(unit.key.shape[1] for unit in units))
+    return KeyValueStack(laid.key.to(like).contiguous(), laid.value.to(like).contiguous(), laid.lengths)
 
 
 @dataclass

@@ -7,6 +7,7 @@ without the text tower). Preprocessing equals CLIPImageProcessor's.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,11 @@ class ImageEncoder:
     def encode(self, image: Image.Image, feature: Feature) -> Tensor:
         """An RGB picture → (1, width) pooled or (1, tokens, width) hidden, float32 on the CPU."""
         return self._run(preprocess(image, self.info.config["image_size"]), feature)
+
+    @torch.no_grad()
+    def encode_all(self, images: Sequence[Image.Image], feature: Feature) -> Tensor:
+        """RGB pictures → (n, width) pooled or (n, tokens, width) hidden, in one pass."""
+        return self._run(torch.cat([preprocess(x, self.info.config["image_size"]) for x in images]), feature)
 
     @torch.no_grad()
     def encode_grey(self, feature: Feature) -> Tensor:

@@ -23,6 +23,7 @@ MAX_PIXELS = 100_000_000  # a 10,000 × 10,000 picture; more is a decompression 
 WHITE = (255, 255, 255, 255)
 # Pillow's names of the formats that are read, where installed. The rest stays shut: PostScript starts an interpreter.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heif", ".heic", ".gif", ".bmp", ".tif", ".tiff")  # likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,16 @@ class Picture:
 
 def read_picture(source: str | Image.Image) -> Picture:
     """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
-    image = _open(source) if isinstance(source, str) else source
+    upright = _upright(_open(_bytes_of(source)) if isinstance(source, str) else source)
+    return Picture(upright, content_hash(upright))
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """The picture in a file's bytes, upright and in RGB. Raises PictureError when it cannot be read."""
+    return _upright(_open(data))
+
+
+def _upright(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(
             f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; "
@@ -43,17 +53,15 @@ def read_picture(source: str | Image.Image) -> Picture:
             "image",
         )
     try:
-        upright = flatten(ImageOps.exif_transpose(image) or image)
+        return flatten(ImageOps.exif_transpose(image) or image)
     except _BROKEN as error:
         raise PictureError(f"The picture is damaged ({error}). Save it again, as PNG or JPEG.", "image") from None
-    return Picture(upright, content_hash(upright))
 
 
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, struct.error, EOFError, MemoryError)
 
 
-def _open(text: str) -> Image.Image:
-    data = _bytes_of(text)
+def _open(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked next

@@ -1,0 +1,108 @@
+"""`train`: an IP-Adapter for chosen blocks, learnt on a frozen SDXL model with the official recipe.
+
+The same command runs on one CPU, on one GPU, and under `accelerate launch -m` on many of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ..training.settings import KINDS, PRECISIONS, SCHEDULES, Settings
+from .output import Report, complain
+
+# Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
+NUMBERS: tuple[tuple[str, Any, str], ...] = (
+    ("steps", int, "steps of the optimizer"),
+    ("batch", int, "pictures for each process and pass"),
+    ("accumulate", int, "passes for each step"),
+    ("rate", float, "learning rate"),
+    ("weight_decay", float, "of AdamW"),
+    ("warmup", int, "steps in which the rate rises from 0"),
+    ("clip", float, "largest norm of the gradient; 0: as it is"),
+    ("noise_offset", float, "moves each channel's noise by a normal number times this"),
+    ("drop_image", float, "share of samples without the image prompt"),
+    ("drop_text", float, "share of samples without the text prompt"),
+    ("drop_both", float, "share of samples without both"),
+    ("size", int, "pixels of a side; if not given the model's own"),
+    ("tokens", int, "of an image prompt; if not given 4 for base, 16 for plus"),
+    ("seed", int, "of everything random"),
+    ("workers", int, "threads that read pictures"),
+    ("save_every", int, "steps between checkpoints"),
+    ("keep", int, "checkpoints kept"),
+    ("sample_every", int, "steps between sheets of sample pictures; 0: none"),
+    ("sample_steps", int, "sampling steps of the samples"),
+    ("sample_guidance", float, "CFG scale of the samples"),
+)
+_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("train", help="train an adapter for chosen blocks", description=__doc__)
+    _add_files(parser)
+    for name, kind, told in NUMBERS:
+        default = _DEFAULTS[name]
+        more = "" if default is None else f" (default: {default})"
+        option, value = f"--{name.replace('_', '-')}", "N" if kind is int else "X"
+        parser.add_argument(option, dest=name, type=kind, default=default, metavar=value, help=told + more)
+    parser.add_argument("--kind", choices=list(KINDS), default="base", help="which image projection (default: base)")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="constant", help="of the rate (default: constant)")
+    parser.add_argument("--cosine", dest="schedule", action="store_const", const="cosine", help="--schedule cosine")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="mixed precision (default: as accelerate is configured)"
+    )
+    _add_switches(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", required=True, metavar="FILE|DIR|ID", help="the SDXL model, which stays frozen")
+    parser.add_argument("--base-config", metavar="DIR|ID", help="what describes a checkpoint file, where not beside it")
+    parser.add_argument(
+        "--encoder", required=True, type=Path, metavar="FILE|DIR", help="CLIP image encoder, frozen too"
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="pictures with captions")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the adapter and the rest go")
+    parser.add_argument(
+        "--blocks",
+        action="append",
+        nargs="+",
+        metavar="NAME[=SHARE]",
+        help="presets or block addresses that act together (default: style); given several times, one group is drawn "
+        "for each step, by its share",
+    )
+    parser.add_argument("--init", type=Path, metavar="FILE", help="go on from this adapter")
+    parser.add_argument(
+        "--sample-prompt", dest="sample_prompts", action="append", default=[], metavar="TEXT", help="of the samples"
+    )
+
+
+def _add_switches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
+    parser.add_argument("--no-cache", dest="cache", action="store_false", help="encode pictures anew each time")
+    parser.add_argument("--random-crop", action="store_true", help="cut squares at random places, with --no-cache")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Train. Raises InstantStyleError when something asked for cannot be honoured."""
+    from ..training import train
+
+    outcome = train(settings_of(options))
+    for message in outcome.skipped.values():
+        complain(f"skipped: {message}")
+    loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f} (mean of the last 100 steps)"
+    text = f"{outcome.adapter}\n{outcome.steps} steps of {', '.join(outcome.blocks)}{loss}"
+    return Report(text, {**asdict(outcome), "adapter": str(outcome.adapter)})
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that the options say."""
+    given = {name: getattr(options, name) for name in _DEFAULTS if name != "blocks"}
+    groups = tuple("+".join(words) for words in options.blocks or [["style"]])
+    return Settings(**{**given, "blocks": groups, "sample_prompts": tuple(options.sample_prompts)})

@@ -1,0 +1,12 @@
+"""Training an IP-Adapter for chosen blocks of a frozen SDXL UNet, on Hugging Face Accelerate.
+
+    outcome = train(Settings(base="sd_xl_base_1.0.safetensors", encoder=Path("image_encoder"), data=Path("pictures"),
+                             out=Path("run"), blocks=("style",)))
+
+The WebUI never imports this wing; diffusers and accelerate are imported when a training starts.
+"""
+
+from .loop import Outcome, train
+from .settings import Settings
+
+__all__ = ["Outcome", "Settings", "train"]

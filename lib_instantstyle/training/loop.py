@@ -1,0 +1,63 @@
+"""The training: open, encode, then step by step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .accelerated import make_accelerator, place_of, processes_here
+from .checkpoints import refuse_used
+from .curve import Curve, bar
+from .materials import open_materials, prepare_source
+from .run import Run
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a training."""
+
+    adapter: Path
+    steps: int
+    loss: float | None  # mean of the last hundred steps
+    seconds: float  # that the steps of this run took
+    blocks: tuple[str, ...]  # the groups
+    skipped: dict[str, str]  # pictures that could not be read → why
+
+
+def train(settings: Settings) -> Outcome:
+    """Train, from the start or from the latest checkpoint, and leave the adapter in the output folder.
+
+    Raises InstantStyleError when something cannot be honoured; files are looked at before models are opened.
+    """
+    settings.check()
+    if not settings.resume:
+        refuse_used(settings.out)
+    accelerator = make_accelerator(settings)
+    materials = open_materials(settings, place_of(accelerator))
+    prepare_source(materials, accelerator, *processes_here(accelerator))
+    run = Run(materials, accelerator)
+    curve = Curve(settings.out / "loss.csv", run.start) if accelerator.is_main_process else None
+    started = time.monotonic()
+    with run:
+        _go(run, settings, curve)
+    seconds = time.monotonic() - started
+    loss = curve.recent if curve else None
+    return Outcome(run.adapter_path, settings.steps, loss, seconds, settings.blocks, dict(materials.source.skipped))
+
+
+def _go(run: Run, settings: Settings, curve: Curve | None) -> None:
+    with bar("steps", settings.steps, run.start, settings.quiet or curve is None) as shown:
+        for step in range(run.start, settings.steps):
+            began = time.monotonic()
+            made = run.step(step)
+            if curve is not None:
+                curve.add(step + 1, made.loss, made.rate, made.group.name, time.monotonic() - began)
+                shown.set_postfix(loss=f"{curve.recent:.4f}", refresh=False)
+            run.log(step + 1, made)
+            shown.update()
+            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                run.save(step + 1)
+            if settings.sample_every and (step + 1) % settings.sample_every == 0:
+                run.sample(step + 1)

@@ -1,0 +1,44 @@
+"""A training picture as the VAE eats it, with the numbers SDXL is told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MIDDLE = (0.5, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class RawSample:
+    """A picture and its captions, of which one is drawn each time."""
+
+    name: str
+    image: Image.Image  # upright RGB
+    captions: tuple[str, ...]  # at least one, may be empty text
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A square cut out of a picture."""
+
+    pixels: Tensor  # (3, size, size), −1 to 1
+    time_ids: Tensor  # (6,): original height and width, crop top and left, target height and width
+
+
+def cut(image: Image.Image, size: int, at: tuple[float, float] = MIDDLE) -> Crop:
+    """The short side scaled to `size` (bilinear), then a square: `at` 0 is the top or left end, 1 the other."""
+    width, height = image.size
+    short = min(width, height)
+    wide, high = max(size * width // short, size), max(size * height // short, size)
+    scaled = image.resize((wide, high), Image.Resampling.BILINEAR)
+    top, left = int(at[0] * (high - size + 1)), int(at[1] * (wide - size + 1))
+    top, left = min(top, high - size), min(left, wide - size)
+    if at == MIDDLE:
+        top, left = (high - size) // 2, (wide - size) // 2
+    square = np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.float32)
+    pixels = torch.from_numpy(square / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return Crop(pixels, torch.tensor([height, width, top, left, size, size], dtype=torch.float32))

@@ -1,0 +1,96 @@
+"""The frozen networks that turn pictures and captions into what the UNet eats."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..core.clip_vision import EncoderInfo, Feature, ImageEncoder, inspect_encoder
+from ..core.errors import EncoderNotFoundError
+from ..hosts.model_files import ModelFiles
+
+KEPT_CAPTIONS = 4096  # whose contexts stay in memory when captions are encoded as they come
+FEATURES = {"base": ("pooled", "projection_dim"), "plus": ("hidden", "hidden_size")}
+
+
+def find_encoder(path: Path) -> EncoderInfo:
+    """The image encoder in a file or folder. Raises EncoderNotFoundError unless there is exactly one."""
+    path = path.expanduser()
+    if path.is_file():
+        return inspect_encoder(path)
+    found = ModelFiles(lambda: [], lambda: [path]).encoders.usable() if path.is_dir() else []
+    if len(found) != 1:
+        listed = ", ".join(str(one.path) for one in found) or "none"
+        raise EncoderNotFoundError(
+            f"--encoder must name one CLIP image encoder, a file or the folder it lies in; in {path} there is: "
+            f"{listed}.",
+            "encoder",
+        )
+    return found[0]
+
+
+def feature_of(kind: str, encoder: EncoderInfo) -> Feature:
+    """What an adapter of that kind reads of that encoder."""
+    name, width = FEATURES[kind]
+    return Feature("pooled" if name == "pooled" else "hidden", encoder.config[width])
+
+
+class Towers:
+    """VAE, image encoder and text towers. All answers are float32 on the CPU."""
+
+    def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature) -> None:
+        self.pipe, self.info, self.feature = pipe, encoder, feature
+        self._encoder: ImageEncoder | None = None
+        self._contexts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    @torch.no_grad()
+    def moments(self, pixels: Tensor) -> Tensor:
+        """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior."""
+        vae = self.pipe.vae
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
+
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures → (n, width) or (n, patches + 1, width)."""
+        return self._loaded().encode_all(images, self.feature)
+
+    def no_picture(self) -> Tensor:
+        """The feature of a dropped image prompt: zeros, or for patches those of the mid-grey picture."""
+        if self.feature.kind == "pooled":
+            return torch.zeros(self.feature.width)
+        return self._loaded().encode_grey(self.feature)[0]
+
+    @torch.no_grad()
+    def contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(n, tokens, cross_attention_dim) and (n, width), each caption encoded once."""
+        for caption in dict.fromkeys(captions):
+            if caption not in self._contexts:
+                self._contexts[caption] = self._context(caption)
+            self._contexts.move_to_end(caption)
+        found = [self._contexts[caption] for caption in captions]
+        while len(self._contexts) > KEPT_CAPTIONS:
+            self._contexts.popitem(last=False)
+        return torch.stack([context for context, _ in found]), torch.stack([pooled for _, pooled in found])
+
+    def let_encoder_go(self) -> None:
+        """Forget the image encoder; it is loaded again when it is needed."""
+        self._encoder = None
+
+    def _context(self, caption: str) -> tuple[Tensor, Tensor]:
+        context, _, pooled, _ = self.pipe.encode_prompt(
+            caption, device=self.pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return context[0].float().cpu(), pooled[0].float().cpu()
+
+    def _loaded(self) -> ImageEncoder:
+        if self._encoder is None:
+            device = self.pipe.device
+            half = device.type == "cuda" and self.pipe.unet.dtype != torch.float32
+            self._encoder = ImageEncoder(self.info, device, torch.float16 if half else torch.float32)
+        return self._encoder
