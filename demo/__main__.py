@@ -27,8 +27,8 @@ OUT = Path("demo/out")
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n\n")[0])
     made.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where everything goes (default: demo/out)")
-    made.add_argument("--references", type=int, default=16, help="references that are measured (default: 16)")
-    made.add_argument("--prompts", type=int, default=8, help="prompts for each, 9 at most (default: 8)")
+    made.add_argument("--references", type=int, default=12, help="references that are measured (default: 12)")
+    made.add_argument("--prompts", type=int, default=6, help="prompts for each, 9 at most (default: 6)")
     add_options(made.add_argument_group("models of yours"))
     return made
 

@@ -84,8 +84,8 @@ def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
-    parser.add_argument("--references", type=int, default=12, help="references of the world (default: 12)")
-    parser.add_argument("--prompts", type=int, default=6, help="prompts for each (default: 6)")
+    parser.add_argument("--references", type=int, default=10, help="references of the world (default: 10)")
+    parser.add_argument("--prompts", type=int, default=5, help="prompts for each (default: 5)")
     add_options(parser.add_argument_group("models of yours"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

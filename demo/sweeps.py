@@ -10,8 +10,8 @@ from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
 from .modes import PLAIN, Mode
 
-WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-REMOVAL_SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
+REMOVAL_SCALES = (0.25, 0.5, 1.0, 1.5)
 ROLES = {STYLE_BLOCK: " (style)", LAYOUT_BLOCK: " (layout)"}
 
 

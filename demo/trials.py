@@ -37,7 +37,7 @@ class WorldTrial(Trial):
 class Sampling:
     """How pictures are sampled."""
 
-    steps: int = 14
+    steps: int = 12
     guidance: float = 3.0
     side: int | None = None  # pixels; None: the model's own
 

@@ -54,9 +54,10 @@ def write(folder: Path) -> WorldFiles:
     return files
 
 
-def write_adapter(path: Path) -> Path:
-    """Write the IP-Adapter in the published format, all seventy layers."""
-    _save(assembly.spread_adapter(packing.read(assembly.ADAPTER)["adapter"]), path)
+def write_adapter(path: Path, *, compact: bool = False) -> Path:
+    """Write the IP-Adapter in the published format, for all seventy layers or for the compact UNet's."""
+    state = packing.read(assembly.ADAPTER)["adapter"]
+    _save(state if compact else assembly.spread_adapter(state), path)
     return path
 
 
