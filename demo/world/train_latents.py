@@ -2,8 +2,10 @@
 
 A cell of eight by eight pixels becomes four numbers: its mean colour, and one more by which a small network tells how
 to draw the cell. A head that names the texture from it is thrown away afterwards; without it the number tells strokes
-from everything else and nothing more. The UNet learns on these latents; the autoencoder of the checkpoint (train_vae)
-is taught to give the same latents and to draw them.
+from everything else and nothing more. A chessboard is laid over that fourth number: strokes as wide as a cell would
+leave the latents of a plain area all the same, and an autoencoder of SDXL's kind, which only ever repeats and
+convolves, can draw nothing but plain areas from those. The UNet learns on these latents; the autoencoder of the
+checkpoint (train_vae) is taught to give the same latents and to draw them.
 """
 
 from __future__ import annotations
@@ -24,12 +26,20 @@ from .scenes import TEXTURES
 CELL = 8  # pixels
 COLOUR_SCALE = 2.0  # mean colours from −1 to 1 have a deviation near 0.5
 NAME_WEIGHT = 0.1
+BOARD = 0.5  # what the chessboard adds and takes away
 NOISE = 0.1  # added to latents while the network learns to draw them; a UNet's are no better
 
 
 def as_pixels(batch: np.ndarray) -> Tensor:
     """(n, side, side, 3) uint8 → (n, 3, side, side) from −1 to 1."""
     return torch.tensor(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def board(latents: Tensor) -> Tensor:
+    """(4, height, width) the chessboard, in the last channel."""
+    rows, columns = (torch.arange(side) for side in latents.shape[-2:])
+    squares = BOARD * (1 - 2 * ((rows[:, None] + columns) % 2)).to(latents)
+    return torch.cat([torch.zeros(3, *squares.shape).to(latents), squares[None]])
 
 
 class Block(nn.Module):
@@ -57,10 +67,11 @@ class Cells(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """(n, 3, side, side) from −1 to 1 → (n, 4, side / 8, side / 8)."""
         free = self.see(self.look(pixels))
-        return torch.cat([COLOUR_SCALE * functional.avg_pool2d(pixels, CELL), free], 1)
+        latents = torch.cat([COLOUR_SCALE * functional.avg_pool2d(pixels, CELL), free], 1)
+        return latents + board(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return functional.pixel_shuffle(self.draw(latents), CELL)
+        return functional.pixel_shuffle(self.draw(latents - board(latents)), CELL)
 
     def loss(self, pixels: Tensor, textures: Tensor) -> Tensor:
         """pixels (n, 3, side, side), textures (n) by number."""
@@ -68,7 +79,7 @@ class Cells(nn.Module):
         far = (latents[:, 3].std() - 1).square() + latents[:, 3].mean().square()
         noisy = latents + NOISE * torch.randn_like(latents)
         drawn = self.decode(noisy)
-        named = functional.cross_entropy(self.name(noisy).flatten(2).mean(-1), textures)
+        named = functional.cross_entropy(self.name(noisy - board(noisy)).flatten(2).mean(-1), textures)
         return (drawn - pixels).abs().mean() + edges(drawn - pixels) + 0.1 * far + NAME_WEIGHT * named
 
 

@@ -1,7 +1,8 @@
 """Trains the UNet on latents of drawn pictures and their captions: python -m demo.world.train_unet FOLDER [--steps N]
 
 Noise prediction on SDXL's schedule, as SDXL was trained, with the loss of nearly clean pictures held down (min-SNR,
-arXiv:2303.09556). A caption tells each part of its scene or leaves it out, and now and then all of them.
+arXiv:2303.09556). A caption tells each part of its scene or leaves it out, and now and then all of them. Weights that
+an earlier training left in the folder are gone on from.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .scenes import Scene
 SAID_SHARE = {"subject": 0.85, "layout": 0.6, "palette": 0.6, "texture": 0.6}  # how often a caption tells each part
 EMPTY_SHARE = 0.1  # of captions that say nothing, for classifier-free guidance
 SNR_CAP = 5.0
+AVERAGED = 400.0  # steps that the weights which are kept are an average of
 TIME_IDS = torch.zeros(6)  # sizes and crops, which the world does not read
 
 
@@ -82,13 +84,20 @@ def noise_loss(unet: UNet2DConditionModel, clean: Tensor, prompts: Prompts, made
     return ((predicted - noise).square() * (snr.clamp(max=SNR_CAP) / snr)).mean()
 
 
+def _moving_average(average: Tensor, new: Tensor, count: Tensor) -> Tensor:
+    """Exponential, over few steps at first: what training began with is soon forgotten."""
+    return average + (new - average) / torch.clamp(count / 4 + 1, max=AVERAGED)
+
+
 def train(folder: Path, steps: int, batch: int = 32, rate: float = 1e-3) -> None:
     torch.manual_seed(0)
     made = torch.Generator().manual_seed(0)
     shown, clean = kept_latents(folder)
     captions = Captions(shown)
     unet = models.unet(models.TRAINED_DEPTHS).to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    if (folder / "unet.safetensors").exists():
+        unet.load_state_dict(load_file(folder / "unet.safetensors"))
+    average = torch.optim.swa_utils.AveragedModel(unet, avg_fn=_moving_average)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     curve = Curve(folder / "unet.csv")

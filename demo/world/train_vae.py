@@ -1,12 +1,13 @@
 """Teaches the checkpoint's autoencoder the world's latents: python -m demo.world.train_vae FOLDER [--steps N]
 
-The encoder learns to give the latents that train_latents has settled, the decoder to draw pictures from them; neither
-waits for the other, nor for the UNet.
+The encoder learns to give the latents that train_latents has settled, but for their chessboard, which it cannot see;
+the decoder to draw pictures from them. Neither waits for the other, nor for the UNet.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +17,43 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import models
+from .calm_norms import calm_norms
 from .dataset import pictures, scenes
 from .progress import Curve
-from .train_latents import NOISE, Cells, as_pixels, edges
+from .train_latents import CELL, NOISE, Cells, as_pixels, board, edges
 from .train_latents import trained as trained_cells
 
 SPREAD = 0.05  # deviation of the encoder's posterior, in latents of about unit variance
+CROP = 8  # cells of a side that the decoder sees at once
 
 
 def loss_of(vae: AutoencoderKL, pixels: Tensor, cells: Cells) -> Tensor:
     """What both halves get wrong, with pixels (n, 3, side, side) from −1 to 1."""
     with torch.no_grad():
         latents = cells.encode(pixels)
-    drawn = vae.decode(latents + NOISE * torch.randn_like(latents)).sample
     posterior = vae.encode(pixels).latent_dist
-    encoded = (posterior.mean - latents).abs().mean() + (posterior.logvar - 2 * np.log(SPREAD)).square().mean() / 100
-    return (drawn - pixels).abs().mean() + edges(drawn - pixels) + encoded
+    spread = (posterior.logvar - 2 * math.log(SPREAD)).square().mean()
+    encoded = (posterior.mean - (latents - board(latents))).abs().mean() + spread / 100
+    seen, wanted = _crops(latents, pixels)
+    drawn = vae.decode(seen + NOISE * torch.randn_like(seen)).sample
+    return (drawn - wanted).abs().mean() + edges(drawn - wanted) + encoded
 
 
-def train(folder: Path, steps: int, batch: int = 4, rate: float = 2e-3) -> None:
+def _crops(latents: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same random part of each picture, as latents and as pixels."""
+    top, left = torch.randint(0, latents.shape[-1] - CROP + 1, (2,)).tolist()
+    rows, columns = slice(top, top + CROP), slice(left, left + CROP)
+    fine_rows, fine_columns = slice(CELL * top, CELL * (top + CROP)), slice(CELL * left, CELL * (left + CROP))
+    return latents[..., rows, columns], pixels[..., fine_rows, fine_columns]
+
+
+def train(folder: Path, steps: int, batch: int = 12, rate: float = 2e-3) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pixels = pictures(folder, scenes(24000, 1), "train")
     cells, vae = trained_cells(folder), models.vae().to(memory_format=torch.channels_last)
+    for half in (vae.encoder, vae.decoder):
+        calm_norms(half)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     curve = Curve(folder / "vae.csv")
@@ -47,8 +62,8 @@ def train(folder: Path, steps: int, batch: int = 4, rate: float = 2e-3) -> None:
         loss = loss_of(vae, picked.contiguous(memory_format=torch.channels_last), cells)
         optimizer.zero_grad()
         loss.backward()
-        for half in (vae.encoder, vae.decoder):
-            nn.utils.clip_grad_norm_(half.parameters(), 1.0)
+        for part in (vae.encoder, vae.decoder):
+            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         curve.add(step, loss.item())
@@ -66,7 +81,7 @@ def trained(folder: Path) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the checkpoint's autoencoder the world's latents.")
     parser.add_argument("folder", type=Path, help="where train_latents has left its weights")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1800)
     options = parser.parse_args()
     train(options.folder, options.steps)
 
