@@ -160,6 +160,12 @@ def test_the_standalone_wing_knows_no_room_of_the_webui() -> None:
             assert not [name for name in known if name.startswith(webui)], module
 
 
+def test_hosts_and_training_know_no_command() -> None:
+    for module, known in inner_graph(LIBRARY).items():
+        if module.startswith((HOSTS, f"{LIBRARY}.training")):
+            assert not [name for name in known if name.startswith(f"{LIBRARY}.cli")], module
+
+
 def test_diffusers_is_imported_only_inside_functions() -> None:
     for path in SHIPPED:
         for node in ast.parse(path.read_text("utf-8")).body:

@@ -53,9 +53,11 @@ def test_doctor_asks_for_what_the_requirements_name() -> None:
 
 
 def test_commands_in_the_documents_are_commands_that_parse() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs" / "standalone.md"):
+    for page in (ROOT / "README.md", ROOT / "docs" / "standalone.md", ROOT / "docs" / "training.md"):
         text = page.read_text("utf-8").replace("\\\n", " ")
-        for command in re.findall(r"^python -m lib_instantstyle (.+)$", text, re.MULTILINE):
+        commands = re.findall(r"^(?:python|accelerate launch .+) -m lib_instantstyle (.+)$", text, re.MULTILINE)
+        assert commands
+        for command in commands:
             assert parser().parse_args(shlex.split(command)).command
 
 

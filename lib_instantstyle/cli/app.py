@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             answer(_as_json(error, message))
         return code
     except KeyboardInterrupt:
-        complain("Stopped. What was finished is kept; the same command goes on from there.")
+        complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
         return INTERRUPTED
     answer(report.data if options.json else report.text)
     return OK if report.fine else FAILED

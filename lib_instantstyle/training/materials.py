@@ -95,6 +95,10 @@ def find_files(settings: Settings) -> Files:
             f"there is no {settings.data}. Check the path.",
             "data",
         )
+    if not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
+        raise InstantStyleError(
+            f"--out must not lie inside --data, got {settings.out}: its pictures are no data.", "out"
+        )
     init = _inspected(settings.init) if settings.init else None
     encoder = find_encoder(settings.encoder)
     feature = feature_of(settings.kind, encoder)

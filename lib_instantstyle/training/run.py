@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..core.errors import InstantStyleError
 from .batches import Batches
 from .checkpoints import Checkpoints, State, check_same
 from .draws import Draw, Split
@@ -45,6 +46,7 @@ class Run:
             check_same(state["identity"], self.identity)
             materials.adapter.load_state_dict(state["adapter"])
         self.start = int(state["step"]) if state is not None else 0
+        self._check_together()
         self._prepare(state)
         self.batches = _batches(materials, accelerator)
 
@@ -103,6 +105,16 @@ class Run:
             self.optimizer.step()
             self.optimizer.zero_grad()
         return loss.detach()
+
+    def _check_together(self) -> None:
+        """Raise InstantStyleError where machines do not see the same checkpoints."""
+        starts = self.accelerator.gather(torch.tensor([self.start], device=self.accelerator.device)).tolist()
+        if len(set(starts)) > 1:
+            raise InstantStyleError(
+                f"All processes must go on from the same checkpoint; they found steps {starts}. "
+                "Share --out among the machines, or copy its checkpoints to each.",
+                "out",
+            )
 
     def _prepare(self, state: State | None) -> None:
         settings, materials = self.settings, self.materials

@@ -15,7 +15,7 @@ from ..core.clip_vision import EncoderInfo, Feature, ImageEncoder, inspect_encod
 from ..core.errors import EncoderNotFoundError
 from ..hosts.model_files import ModelFiles
 
-KEPT_CAPTIONS = 4096  # whose contexts stay in memory when captions are encoded as they come
+KEPT_CAPTIONS = 512  # whose contexts stay in memory when captions are encoded as they come
 FEATURES = {"base": ("pooled", "projection_dim"), "plus": ("hidden", "hidden_size")}
 
 
@@ -47,6 +47,7 @@ class Towers:
     def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature) -> None:
         self.pipe, self.info, self.feature = pipe, encoder, feature
         self._encoder: ImageEncoder | None = None
+        self._no_picture: Tensor | None = None
         self._contexts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     @torch.no_grad()
@@ -62,9 +63,11 @@ class Towers:
 
     def no_picture(self) -> Tensor:
         """The feature of a dropped image prompt: zeros, or for patches those of the mid-grey picture."""
-        if self.feature.kind == "pooled":
-            return torch.zeros(self.feature.width)
-        return self._loaded().encode_grey(self.feature)[0]
+        if self._no_picture is None:
+            pooled = self.feature.kind == "pooled"
+            found = torch.zeros(1, self.feature.width) if pooled else self._loaded().encode_grey(self.feature)
+            self._no_picture = found[0]
+        return self._no_picture
 
     @torch.no_grad()
     def contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
