@@ -2,6 +2,7 @@
 
 Each step one group of blocks acts: all of them, the style block alone, and so on. Captions say what a picture shows and
 mostly where, but seldom in which style, as captions of the web do; so what is left to the image prompt is mostly style.
+Latents are those the UNet was trained on, with the chessboard that the autoencoder's encoder cannot see.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lib_instantstyle.training import Settings
 from lib_instantstyle.training import train as train_adapter
 
-from . import packing
+from . import packing, train_latents
 from .assembly import ADAPTER, pipeline
 from .clip import trained_towers
 from .dataset import scenes
 from .drawing import draw
 from .scenes import Scene
 
-SHOWN, CAPTIONS = 6000, 4  # pictures, and captions of each
-SAID_SHARE = {"subject": 0.95, "layout": 0.6, "palette": 0.15, "texture": 0.15}  # how often a caption tells each part
+SHOWN = 4000  # pictures
+SAID_SHARE = {"subject": 0.95, "layout": 0.6, "palette": 0.1, "texture": 0.1}  # how often a caption tells each part
 GROUPS = ("original=0.35", "style=0.4", "layout=0.1", "style_and_layout=0.15")
 
 
@@ -36,8 +39,8 @@ def write_pictures(folder: Path, shown: list[Scene]) -> Path:
     for number, scene in enumerate(shown):
         name = f"{number:05}.png"
         draw(scene).save(folder / name)
-        said = [frozenset(part for part, s in SAID_SHARE.items() if rng.random() < s) for _ in range(CAPTIONS)]
-        lines.append(json.dumps({"file_name": name, "text": [scene.caption(parts) for parts in said]}))
+        said = frozenset(part for part, share in SAID_SHARE.items() if rng.random() < share)
+        lines.append(json.dumps({"file_name": name, "text": scene.caption(said)}))
     (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -55,6 +58,13 @@ def settings(folder: Path, steps: int) -> Settings:
     )  # fmt: skip
 
 
+@torch.no_grad()
+def moments(cells: train_latents.Cells, pixels: Tensor) -> Tensor:
+    """(n, 3, side, side) from −1 to 1 → (n, 2, 4, side / 8, side / 8) means, and deviations of nothing."""
+    latents = cells.encode(pixels)
+    return torch.stack([latents, torch.zeros_like(latents)], dim=1)
+
+
 def pack_adapter(path: Path, packed: Path = ADAPTER) -> None:
     """Write a trained adapter as the file that ships."""
     packing.write({"adapter": {name: tensor.float() for name, tensor in load_file(path).items()}}, packed)
@@ -65,7 +75,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where pictures, base and adapter go")
     parser.add_argument("--steps", type=int, default=1500)
     options = parser.parse_args()
-    pack_adapter(train_adapter(settings(options.folder, options.steps)).adapter)
+    cells = train_latents.trained(options.folder)
+    trained = train_adapter(settings(options.folder, options.steps), lambda pixels: moments(cells, pixels))
+    pack_adapter(trained.adapter)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from .curve import Curve, bar
 from .materials import open_materials, prepare_source
 from .run import Run
 from .settings import Settings
+from .towers import Moments
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,17 @@ class Outcome:
     skipped: dict[str, str]  # pictures that could not be read → why
 
 
-def train(settings: Settings) -> Outcome:
+def train(settings: Settings, moments: Moments | None = None) -> Outcome:
     """Train, from the start or from the latest checkpoint, and leave the adapter in the output folder.
 
+    `moments` gives the latents of pictures in place of the base's VAE, for bases that were trained on others.
     Raises InstantStyleError when something cannot be honoured; files are looked at before models are opened.
     """
     settings.check()
     if not settings.resume:
         refuse_used(settings.out)
     accelerator = make_accelerator(settings)
-    materials = open_materials(settings, place_of(accelerator))
+    materials = open_materials(settings, place_of(accelerator), moments)
     prepare_source(materials, accelerator, *processes_here(accelerator))
     run = Run(materials, accelerator)
     curve = Curve(settings.out / "loss.csv", run.start) if accelerator.is_main_process else None

@@ -24,7 +24,7 @@ from .folder import Entry, FolderSamples, list_folder
 from .groups import Group, read_groups, trained_layers
 from .settings import Settings
 from .shards import ShardSamples, find_shards
-from .towers import Towers, feature_of, find_encoder
+from .towers import Moments, Towers, feature_of, find_encoder
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,11 @@ def find_files(settings: Settings) -> Files:
     return Files([] if shards else list_folder(settings.data), shards, encoder, feature, init)
 
 
-def open_materials(settings: Settings, place: Place) -> Materials:
-    """Open everything. Raises InstantStyleError with the reason when something is missing or unfit."""
+def open_materials(settings: Settings, place: Place, moments: Moments | None = None) -> Materials:
+    """Open everything; `moments` stands in for the base's VAE.
+
+    Raises InstantStyleError with the reason when something is missing or unfit.
+    """
     files = find_files(settings)
     quiet_libraries(bars=False)
     pipe = open_frozen(settings, place)
@@ -116,7 +119,7 @@ def open_materials(settings: Settings, place: Place) -> Materials:
     modules = attention_layers(pipe.unet)
     groups = read_groups(settings.blocks, tuple(modules))
     adapter = _adapter(settings, files, modules, trained_layers(groups))
-    towers = Towers(pipe, files.encoder, files.feature)
+    towers = Towers(pipe, files.encoder, files.feature, moments)
     source = _source(files, towers, sized, place)
     return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
 

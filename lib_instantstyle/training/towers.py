@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,16 @@ def feature_of(kind: str, encoder: EncoderInfo) -> Feature:
     return Feature("pooled" if name == "pooled" else "hidden", encoder.config[width])
 
 
+Moments = Callable[[Tensor], Tensor]  # (n, 3, size, size) pixels in −1…1 → (n, 2, c, h, w) mean and deviation
+
+
 class Towers:
     """VAE, image encoder and text towers. All answers are float32 on the CPU."""
 
-    def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature) -> None:
+    def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature, moments: Moments | None = None) -> None:
+        """`moments` answers in place of the pipeline's VAE."""
         self.pipe, self.info, self.feature = pipe, encoder, feature
+        self._moments = moments
         self._encoder: ImageEncoder | None = None
         self._no_picture: Tensor | None = None
         self._contexts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
@@ -53,6 +58,8 @@ class Towers:
     @torch.no_grad()
     def moments(self, pixels: Tensor) -> Tensor:
         """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior."""
+        if self._moments is not None:
+            return self._moments(pixels)
         vae = self.pipe.vae
         posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
         return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
@@ -72,9 +79,10 @@ class Towers:
     @torch.no_grad()
     def contexts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(n, tokens, cross_attention_dim) and (n, width), each caption encoded once."""
-        for caption in dict.fromkeys(captions):
-            if caption not in self._contexts:
-                self._contexts[caption] = self._context(caption)
+        unknown = [caption for caption in dict.fromkeys(captions) if caption not in self._contexts]
+        if unknown:
+            self._contexts.update(zip(unknown, self._read(unknown)))
+        for caption in captions:
             self._contexts.move_to_end(caption)
         found = [self._contexts[caption] for caption in captions]
         while len(self._contexts) > KEPT_CAPTIONS:
@@ -85,11 +93,11 @@ class Towers:
         """Forget the image encoder; it is loaded again when it is needed."""
         self._encoder = None
 
-    def _context(self, caption: str) -> tuple[Tensor, Tensor]:
-        context, _, pooled, _ = self.pipe.encode_prompt(
-            caption, device=self.pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    def _read(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
+        contexts, _, pooled, _ = self.pipe.encode_prompt(
+            captions, device=self.pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return context[0].float().cpu(), pooled[0].float().cpu()
+        return list(zip(contexts.float().cpu().unbind(), pooled.float().cpu().unbind()))
 
     def _loaded(self) -> ImageEncoder:
         if self._encoder is None:
