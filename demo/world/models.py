@@ -19,7 +19,7 @@ CLIP_LAYERS, OPEN_CLIP_LAYERS = 12, 10  # as the checkpoint's layout wants them
 TRAINED_LAYERS = 3  # of each text tower; the others pass their input on unchanged
 UNET_WIDTHS, HEAD_WIDTH, SIZE_WIDTH = (64, 64, 128), 32, 256
 DEPTHS, TRAINED_DEPTHS = (2, 10), (1, 3)  # SDXL's transformer layers by level, and those trained; the others are idle
-VAE_WIDTHS, VAE_SCALE = (64, 64, 64, 64), 1.0
+VAE_WIDTHS, VAE_SCALE = (96, 96, 96, 96), 1.0  # three channels a group: see first_guess
 GROUPS = 32  # of every group norm, as the WebUI's model code has it
 
 

@@ -17,13 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import models
-from .calm_norms import calm_norms
 from .dataset import pictures, scenes
+from .first_guess import SPREAD, begin_with_colours
 from .progress import Curve
 from .train_latents import CELL, NOISE, Cells, as_pixels, board, edges
 from .train_latents import trained as trained_cells
 
-SPREAD = 0.05  # deviation of the encoder's posterior, in latents of about unit variance
 CROP = 8  # cells of a side that the decoder sees at once
 
 
@@ -47,13 +46,12 @@ def _crops(latents: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return latents[..., rows, columns], pixels[..., fine_rows, fine_columns]
 
 
-def train(folder: Path, steps: int, batch: int = 12, rate: float = 2e-3) -> None:
+def train(folder: Path, steps: int, batch: int = 12, rate: float = 1e-3) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pixels = pictures(folder, scenes(24000, 1), "train")
     cells, vae = trained_cells(folder), models.vae().to(memory_format=torch.channels_last)
-    for half in (vae.encoder, vae.decoder):
-        calm_norms(half)
+    begin_with_colours(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     curve = Curve(folder / "vae.csv")
@@ -81,7 +79,7 @@ def trained(folder: Path) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the checkpoint's autoencoder the world's latents.")
     parser.add_argument("folder", type=Path, help="where train_latents has left its weights")
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1100)
     options = parser.parse_args()
     train(options.folder, options.steps)
 
