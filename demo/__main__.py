@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib_instantstyle.core.errors import InstantStyleError
 
-from .own_models import REAL, add_options, open_own, own_trials
+from .own_models import add_options, open_own, own_sampling, own_trials
 from .scores import ClipGauge, JudgeGauge
 from .show import Shown, show
 from .trials import Sampling, held_out_trials
@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Shown:
     """Raises InstantStyleError when something asked for cannot be honoured."""
     if options.model:
-        host = open_own(options)
-        return show(host, ClipGauge(host), own_trials(options), REAL, options.out)
+        trials, host = own_trials(options), open_own(options)
+        return show(host, ClipGauge(host), trials, own_sampling(options), options.out)
     trials = held_out_trials(options.references, options.prompts)
     return show(open_world(options.out / "models"), JudgeGauge(), trials, Sampling(), options.out)
 

@@ -13,7 +13,7 @@ from lib_instantstyle.hosts.standalone import Checkpoint, StandaloneHost
 
 from .trials import Sampling, Trial, held_out_trials
 
-REAL = Sampling(steps=30, guidance=5.0)
+STEPS, GUIDANCE = 30, 5.0
 PROMPTS = ("a cat", "a house by a lake", "a bowl of fruit", "a lighthouse")
 
 
@@ -29,6 +29,7 @@ def add_options(group: Any) -> None:
     group.add_argument(
         "--content", action="append", default=[], metavar="TEXT", help="what it shows, in the same order"
     )
+    group.add_argument("--steps", type=int, default=STEPS, help="sampling steps (default: 30)")
     group.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="what to draw; repeatable")
 
 
@@ -39,6 +40,11 @@ def open_own(options: argparse.Namespace) -> StandaloneHost:
     path = Path(options.model).expanduser()
     model = Checkpoint(path, options.model_config) if path.is_file() else options.model
     return StandaloneHost.open(model, [options.adapter], [options.encoder])
+
+
+def own_sampling(options: argparse.Namespace) -> Sampling:
+    """How pictures of one's own models are sampled."""
+    return Sampling(steps=options.steps, guidance=GUIDANCE)
 
 
 def own_trials(options: argparse.Namespace) -> list[Trial]:
