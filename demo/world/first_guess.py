@@ -40,6 +40,15 @@ def begin_with_colours(vae: AutoencoderKL) -> None:
         conv.bias.zero_()
 
 
+def hold_offsets(vae: AutoencoderKL) -> None:
+    """Let training leave alone what convolutions that no norm goes before make of the offsets: of so many channels so
+    large, each step would change everything."""
+    for name, module in vae.named_modules():
+        if "samplers" in name and isinstance(module, nn.Conv2d):
+            free = (_offsets(module.in_channels) == 0).view(1, -1, 1, 1)
+            module.weight.register_hook(lambda gradient, free=free: gradient * free)
+
+
 def _offsets(channels: int) -> Tensor:
     """(OFFSET, −OFFSET, 0), again and again."""
     return torch.tensor([OFFSET, -OFFSET, 0.0]).repeat(channels // 3)

@@ -42,9 +42,12 @@ def idle_layers(tower: nn.Module, trained: int) -> None:
             nn.init.zeros_(parameter)
 
 
-def full_towers(trained: Towers, vocabulary: int) -> tuple[nn.Module, nn.Module]:
-    """Both text towers at a checkpoint's depth: first the trained layers, then idle ones."""
-    small, large = models.clip_text_tower(vocabulary), models.open_clip_text_tower(vocabulary)
+def full_towers(
+    trained: Towers, vocabulary: int, depths: tuple[int, int] = (models.CLIP_LAYERS, models.OPEN_CLIP_LAYERS)
+) -> tuple[nn.Module, nn.Module]:
+    """Both text towers at a checkpoint's depths, or at less: first the trained layers, then idle ones."""
+    small = models.clip_text_tower(vocabulary, depths[0])
+    large = models.open_clip_text_tower(vocabulary, depths[1])
     for whole, part in ((small, trained.small), (large, trained.large)):
         idle_layers(whole, models.TRAINED_LAYERS)
         state = packing.text_state(whole) | _spread(packing.text_state(part), vocabulary)
@@ -71,7 +74,7 @@ def _spread(state: packing.State, vocabulary: int) -> packing.State:
 @torch.no_grad()
 def read_prompts(trained: Towers, captions: Sequence[str]) -> Prompts:
     """Read captions of at most SAID tokens with the trained towers."""
-    small, large = full_towers(trained, len(words.known_tokens()))
+    small, large = full_towers(trained, len(words.known_tokens()), (models.TRAINED_LAYERS + 1,) * 2)
     tokens, pooled = [], []
     for start in range(0, len(captions), 256):
         numbers = words.token_ids(list(captions[start : start + 256]))

@@ -1,7 +1,9 @@
 """Trains the UNet on latents of drawn pictures and their captions: python -m demo.world.train_unet FOLDER [--steps N]
 
-Noise prediction on SDXL's schedule, as SDXL was trained, with the loss of nearly clean pictures held down (min-SNR,
-arXiv:2303.09556). A caption tells each part of its scene or leaves it out, and now and then all of them. Weights that
+Noise prediction on SDXL's schedule, as SDXL was trained, but weighed so that an error counts by what it does to the
+picture: of nearly clean pictures less (min-SNR, arXiv:2303.09556), of nearly pure noise more, as if velocity were
+predicted (arXiv:2202.00512). By plain noise prediction so short a training learns nothing of what noise decides first,
+colours and places. A caption tells each part of its scene or leaves it out, and now and then all of them. Weights that
 an earlier training left in the folder are gone on from.
 """
 
@@ -81,7 +83,8 @@ def noise_loss(unet: UNet2DConditionModel, clean: Tensor, prompts: Prompts, made
     added = {"text_embeds": prompts.pooled, "time_ids": TIME_IDS.expand(len(clean), -1)}
     predicted = unet(noisy, times, prompts.tokens, encoder_attention_mask=prompts.mask, added_cond_kwargs=added).sample
     snr = kept / (1 - kept)
-    return ((predicted - noise).square() * (snr.clamp(max=SNR_CAP) / snr)).mean()
+    weight = (snr.clamp(max=SNR_CAP) / snr) * (1 + 1 / snr)
+    return ((predicted - noise).square() * weight).mean()
 
 
 def _moving_average(average: Tensor, new: Tensor, count: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import models
 from .dataset import pictures, scenes
-from .first_guess import SPREAD, begin_with_colours
+from .first_guess import SPREAD, begin_with_colours, hold_offsets
 from .progress import Curve
 from .train_latents import CELL, NOISE, Cells, as_pixels, board, edges
 from .train_latents import trained as trained_cells
@@ -46,12 +46,13 @@ def _crops(latents: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return latents[..., rows, columns], pixels[..., fine_rows, fine_columns]
 
 
-def train(folder: Path, steps: int, batch: int = 12, rate: float = 1e-3) -> None:
+def train(folder: Path, steps: int, batch: int = 12, rate: float = 5e-4) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pixels = pictures(folder, scenes(24000, 1), "train")
     cells, vae = trained_cells(folder), models.vae().to(memory_format=torch.channels_last)
     begin_with_colours(vae)
+    hold_offsets(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     curve = Curve(folder / "vae.csv")
@@ -79,7 +80,7 @@ def trained(folder: Path) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the checkpoint's autoencoder the world's latents.")
     parser.add_argument("folder", type=Path, help="where train_latents has left its weights")
-    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--steps", type=int, default=1000)
     options = parser.parse_args()
     train(options.folder, options.steps)
 
