@@ -1,4 +1,4 @@
-"""What the style costs: time per step, memory, bytes read, and how each grows. `python -m benchmarks`.
+"""What the style costs: arithmetic, time, memory, bytes read, and how each grows. `python -m benchmarks`.
 
-Every figure is a ratio within one run: the subjects take turns, round by round, so that a busy machine slows them all.
+Every ratio is one within one run: the subjects take turns, round by round, so that a busy machine slows them all.
 """

@@ -1,79 +1,152 @@
-"""Measure and print tables in Markdown: `python -m benchmarks --size sdxl --pixels 256 --rounds 5`."""
+"""Measure and print tables in Markdown: `python -m benchmarks --size sdxl --sections flops,memory,growth`.
+
+The same command runs at reduced widths on a small machine and at SDXL's own on a GPU.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from lib_instantstyle.core.units import StyleUnit
+from . import flops, layers, memory, sampling, starting
+from .models import ENCODERS, SIZES, adapter_tensors, make_unet, unet_inputs, write_adapter, write_encoder
+from .report import Table
 
-from .memory import cost_of
-from .models import SIZES, make_unet, unet_inputs, write_adapter, write_encoder
-from .sampling import Bench, picture, subjects
-from .timing import compare
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def main() -> None:
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(report(options, Path(folder)))
+        run = Run(options, Path(folder))
+        sys.stdout.write(f"{run.machine}\n\n")
+        tables = []
+        for table in run.tables():
+            tables.append(table)
+            sys.stdout.write(f"{table.markdown}\n")
+            sys.stdout.flush()
+    if options.json:
+        data = {"machine": run.machine, "tables": [table.as_json() for table in tables]}
+        options.json.write_text(json.dumps(data, ensure_ascii=False, indent=1), "utf-8")
+    return 0
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    has_gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sections", type=_sections, default=list(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--size", choices=list(SIZES), default="small", help="widths of the UNet (default: small)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--pixels", type=int, default=512, help="side of the picture (default: 512)")
+    parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="default: float16 on a GPU, float32 on a CPU")
+    parser.add_argument("--pixels", type=int, default=1024, help="side of the picture, for arithmetic and sampling")
     parser.add_argument("--batch", type=int, default=1, help="pictures at once; guidance doubles the rows")
-    parser.add_argument("--steps", type=int, default=2, help="UNet calls in one measurement")
+    parser.add_argument("--steps", type=int, default=2, help="UNet calls in one measurement of sampling")
     parser.add_argument("--rounds", type=int, default=9)
-    return parser.parse_args()
+    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's own choice)")
+    parser.add_argument("--encoder", choices=list(ENCODERS), default="small", help="image encoder of memory, starting")
+    parser.add_argument("--controlnet", type=Path, default=os.environ.get("CONTROLNET_DIR"), help="its checkout")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers for python -m benchmarks.plot")
+    return parser.parse_args(arguments)
 
 
-def report(options: argparse.Namespace, folder: Path) -> str:
-    """All tables, with the machine and the settings they hold for."""
-    size, device = SIZES[options.size], torch.device(options.device)
-    unet = make_unet(size, device, torch.float16 if device.type == "cuda" else torch.float32)
-    adapter = write_adapter(folder / "adapters" / "adapter.safetensors", unet)
-    write_encoder(folder / "encoders" / "encoder")
-    inputs = unet_inputs(unet, size, 2 * options.batch, options.pixels)
-    bench = Bench(unet, inputs, options.steps, folder)
-    return "\n".join([_machine(options), _memory(bench, folder), _sampling(bench, adapter, options.rounds)]) + "\n"
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := sorted(set(names) - set(SECTIONS)):
+        raise argparse.ArgumentTypeError(f"there is no section {', '.join(unknown)}; take some of {','.join(SECTIONS)}")
+    return names
 
 
-def _machine(options: argparse.Namespace) -> str:
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return (
-        f"torch {torch.__version__}, Python {platform.python_version()}, {device}; UNet of size {options.size}, "
-        f"{options.pixels}×{options.pixels}, batch {options.batch}, {options.steps} UNet calls a measurement, "
-        f"{options.rounds} rounds; ratios to the plain UNet: median (quartiles).\n"
-    )
+@dataclass
+class Run:
+    """One command: what it was asked, and where its files lie."""
+
+    options: argparse.Namespace
+    folder: Path
+
+    def __post_init__(self) -> None:
+        given = self.options
+        self.size, self.device = SIZES[given.size], torch.device(given.device)
+        self.dtype = DTYPES[given.dtype or ("float32" if self.device.type == "cpu" else "float16")]
+        self.controlnet = Path(given.controlnet) if given.controlnet else None
+
+    @property
+    def machine(self) -> str:
+        """What the figures hold for."""
+        threads = f"{torch.get_num_threads()} threads of {_processor()}"
+        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else threads
+        precision = str(self.dtype).removeprefix("torch.")
+        versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+        return f"{versions}, {where}; size {self.size.name}, {precision}"
+
+    def tables(self) -> Iterator[Table]:
+        for name in self.options.sections:
+            yield from SECTIONS[name](self)
+
+    def arithmetic(self) -> list[Table]:
+        return [flops.count(self.size, self.options.pixels, self.options.batch)]
+
+    def allocations(self) -> list[Table]:
+        return [layers.allocate(self._layers())]
+
+    def growth(self) -> list[Table]:
+        return layers.grow(self._layers())
+
+    def _layers(self) -> layers.Machine:
+        return layers.Machine(self.size, self.device, self.dtype, self.options.rounds, self.controlnet)
+
+    def memory(self) -> list[Table]:
+        return [memory.measure(self._files(), self.controlnet)]
+
+    def starting(self) -> list[Table]:
+        return [starting.measure(self._files(), self.options.encoder, self.options.rounds, self.controlnet)]
+
+    def _files(self) -> memory.Files:
+        """For a UNet of shapes alone: preparing asks for no more."""
+        unet = make_unet(self.size, flops.META, self.dtype)
+        files = memory.Files(unet, self.folder, self.device, self.dtype)
+        if not files.adapter.is_file():
+            write_adapter(files.adapter, adapter_tensors(unet))
+            write_encoder(self.folder / "encoders" / "encoder", self.options.encoder)
+        return files
+
+    def sampling(self) -> list[Table]:
+        given, folder = self.options, self.folder / "sampling"
+        unet = make_unet(self.size, self.device, self.dtype)
+        adapter = adapter_tensors(unet)
+        write_adapter(folder / "adapters" / "adapter.safetensors", adapter)
+        write_encoder(folder / "encoders" / "encoder")
+        bench = sampling.Bench(unet, unet_inputs(unet, self.size, 2 * given.batch, given.pixels), given.steps, folder)
+        return [sampling.measure(bench, adapter, given.rounds, self.controlnet)]
 
 
-def _sampling(bench: Bench, adapter: dict[str, dict[str, torch.Tensor]], rounds: int) -> str:
-    ratios = compare(subjects(bench, adapter), bench.run, rounds)
-    return _table("sampling", "time against the plain UNet", {name: str(ratio) for name, ratio in ratios.items()})
+SECTIONS: dict[str, Callable[[Run], list[Table]]] = {
+    "flops": Run.arithmetic,
+    "allocations": Run.allocations,
+    "memory": Run.memory,
+    "starting": Run.starting,
+    "growth": Run.growth,
+    "sampling": Run.sampling,
+}
 
 
-def _memory(bench: Bench, folder: Path) -> str:
-    size = (folder / "adapters" / "adapter.safetensors").stat().st_size
-    rows = {}
-    for preset in ("style", "style_and_layout", "original"):
-        cost = cost_of(bench.session.host, StyleUnit(image=(picture(0),), preset=preset))
-        rows[preset] = f"{cost.read / 2**20:.2f} of {size / 2**20:.2f} | {cost.kept / 2**20:.3f} | {cost.seconds:.2f}"
-    return _table("preparing one unit", "MiB read of the file | MiB kept | seconds", rows)
-
-
-def _table(title: str, columns: str, rows: dict[str, str]) -> str:
-    rule = "|".join(["---"] * (columns.count("|") + 2))
-    lines = [f"| {name} | {cells} |" for name, cells in rows.items()]
-    return "\n".join([f"| {title} | {columns} |", f"|{rule}|", *lines, ""])
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "a CPU"
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "a CPU")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,53 +4,74 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How a subject compares with the first one, round by round."""
+class Spread:
+    """A median and its quartiles."""
 
     median: float
     low: float  # lower quartile
     high: float  # upper quartile
 
-    def __str__(self) -> str:
-        return f"{self.median:.4f} ({self.low:.4f} to {self.high:.4f})"
+    def __format__(self, form: str) -> str:
+        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+    def apart_from(self, value: float) -> bool:
+        """Whether `value` lies outside the quartiles; if not, nothing can be said."""
+        return not self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a subject takes."""
+
+    seconds: Spread
+    ratio: Spread  # to the first subject, round by round
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: `enter` puts it in place, `leave` takes it away, neither is timed."""
+    """Something to time: `enter` puts it in place, `leave` takes it away, neither is timed.
 
-    enter: Callable[[], object]
-    leave: Callable[[], object]
+    `work` is what is timed; where it is None, what all subjects have in common.
+    """
+
+    enter: Callable[[], object] = lambda: None
+    leave: Callable[[], object] = lambda: None
+    work: Callable[[], object] | None = None
 
 
-def compare(subjects: Mapping[str, Subject], work: Callable[[], object], rounds: int) -> dict[str, Ratio]:
-    """Seconds of `work` under every subject as ratios to the first; the order turns with every round."""
+def compare(
+    subjects: Mapping[str, Subject],
+    work: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Seconds of `work` under every subject, and as ratios to the first; the order turns with every round."""
     names = list(subjects)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         turned = names[number % len(names) :] + names[: number % len(names)]
         for name in turned:
-            took = _seconds(subjects[name], work)
+            took = _seconds(subjects[name], work, clock)
             if number:  # the first round warms up
                 seconds[name].append(took)
-    return {name: _ratio(seconds[name], seconds[names[0]]) for name in names}
+    return {name: Timing(spread(own), spread(ratios(own, seconds[names[0]]))) for name, own in seconds.items()}
 
 
-def _seconds(subject: Subject, work: Callable[[], object]) -> float:
+def _seconds(subject: Subject, work: Callable[[], object], clock: Callable[[], float]) -> float:
     subject.enter()
     try:
         _wait()
-        started = time.perf_counter()
-        work()
+        started = clock()
+        (subject.work or work)()
         _wait()
-        return time.perf_counter() - started
+        return clock() - started
     finally:
         subject.leave()
 
@@ -60,7 +81,12 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _ratio(ours: list[float], base: list[float]) -> Ratio:
-    ratios = [one / other for one, other in zip(ours, base)]
-    low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return Ratio(median, low, high)
+def ratios(ours: Iterable[float], base: Iterable[float]) -> list[float]:
+    """Round by round: what slows a whole round cancels."""
+    return [one / other for one, other in zip(ours, base)]
+
+
+def spread(values: list[float]) -> Spread:
+    """Median and quartiles of what was measured; nothing is extrapolated."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return Spread(median, low, high)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -16,6 +16,7 @@ from .core.clip_text import TextTowerInfo
 from .core.clip_vision import EncoderInfo
 from .core.content import cosines
 from .core.embed_store import fingerprint
+from .core.errors import TextTowerNotFoundError
 from .core.patch_head import PatchHead, read_patch_head
 from .core.phrases import plain_prompt
 from .core.pictures import Picture, read_picture
@@ -77,7 +78,7 @@ class Parts:
 
     adapter: str
     encoder: str
-    text_tower: str
+    text_tower: str | None  # None: there is none, and only pictures can be compared
 
 
 class Analyst:
@@ -111,6 +112,14 @@ class Analyst:
         told = leaks(asked, _names(asked), asked.content.embeds, after)
         return Meter(tuple(told), auto_scales(by_auto).mean().item())
 
+    def read_ahead(self, units: Sequence[StyleUnit]) -> None:
+        """Encode the references of many units with one adapter while the encoder is loaded. Raises
+        InstantStyleError."""
+        plans = [plan_reference(self._host, unit, self._picture) for unit in units]
+        wanted = [(picture, plan.adapter.feature) for plan in plans for picture in plan.pictures]
+        if wanted:
+            self._embedder.images(wanted, plans[0].encoder)
+
     def measure(self, unit: StyleUnit, result: Image.Image, prompt: str) -> Result:
         """What a picture made with the unit and the prompt is similar to; the encoder is let go. Raises
         InstantStyleError."""
@@ -128,8 +137,14 @@ class Analyst:
     def parts(self, unit: StyleUnit) -> Parts:
         """The names of what reads the unit's reference; `checkpoint` is the checkpoint's own text tower."""
         plan = plan_reference(self._host, unit, self._picture)
-        tower = self._tower(plan.encoder)
-        return Parts(plan.adapter.name, plan.encoder.path.stem, tower.name if tower else CHECKPOINT)
+        return Parts(plan.adapter.name, plan.encoder.path.stem, self._tower_name(plan.encoder))
+
+    def _tower_name(self, encoder: EncoderInfo) -> str | None:
+        try:
+            tower = self._tower(encoder)
+        except TextTowerNotFoundError:
+            return None
+        return tower.name if tower else CHECKPOINT
 
     def _words(self, unit: StyleUnit, count: int, tell: Progress) -> tuple[Word, ...]:
         reference = self._read(replace(unit, content_prompt="", content_image=()), "auto")

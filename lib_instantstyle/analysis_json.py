@@ -1,10 +1,12 @@
-"""What `POST /instantstyle/analyze` is sent and answers: a unit's own fields in, similarities out."""
+"""What `POST /instantstyle/analyze` is sent and answers, and the command `analyze` beside it: a unit's own fields in,
+similarities out.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .analysis import Analyst
+from .analysis import Analyst, Progress
 from .core.errors import UnitError
 from .core.fields import shown
 from .core.units import StyleUnit
@@ -31,9 +33,9 @@ def _count(value: object) -> int:
     return value
 
 
-def answer(analyst: Analyst, unit: StyleUnit, count: int) -> dict[str, Any]:
+def answer(analyst: Analyst, unit: StyleUnit, count: int, progress: Progress | None = None) -> dict[str, Any]:
     """What the unit's reference shows, what is left of its content, and the names of what read it."""
-    found = analyst.analyse(unit, count=count)
+    found = analyst.analyse(unit, count=count, progress=progress)
     return {
         "words": [{"text": word.text, "score": word.score} for word in found.words],
         "phrases": [{"text": leak.text, "before": leak.before, "after": leak.after} for leak in found.meter.phrases],
@@ -42,6 +44,6 @@ def answer(analyst: Analyst, unit: StyleUnit, count: int) -> dict[str, Any]:
     }
 
 
-def _parts(analyst: Analyst, unit: StyleUnit) -> dict[str, str]:
+def _parts(analyst: Analyst, unit: StyleUnit) -> dict[str, str | None]:
     parts = analyst.parts(unit)
     return {"adapter": parts.adapter, "encoder": parts.encoder, "text_tower": parts.text_tower}

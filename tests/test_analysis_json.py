@@ -41,6 +41,13 @@ def test_no_words_leave_the_vocabulary_alone(host: TinyHost) -> None:
     assert host.text_encodings == 0
 
 
+def test_pictures_alone_need_no_text_tower(host: TinyHost) -> None:
+    without = TinyHost(host.live_unet, host.models, host.cache, text_width=None)
+    found = asked(without, image=IMAGE, content_image=encoded(picture(1)), words=0)
+    assert [phrase["text"] for phrase in found["phrases"]] == ["picture 1"]
+    assert found["text_tower"] is None
+
+
 def test_every_field_of_a_unit_is_accepted() -> None:
     unit, count = read_request({**UNIT, "weight": 0.5, "preset": "layout", "start": 0.2, "content_renorm": True})
     assert (unit.weight, unit.preset, unit.start, unit.content_renorm, count) == (0.5, "layout", 0.2, True, 24)

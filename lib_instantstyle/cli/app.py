@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..core.errors import InstantStyleError
-from . import doctor, inspecting, stylize, training
+from . import analyze, doctor, inspecting, stylize, training
 from .output import Report, answer, complain
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-COMMANDS: tuple[Callable[..., None], ...] = (stylize.add_to, training.add_to, inspecting.add_to, doctor.add_to)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    stylize.add_to,
+    analyze.add_to,
+    training.add_to,
+    inspecting.add_to,
+    doctor.add_to,
+)
 
 
 _MEMORY = ("out of memory", "allocate memory")  # as torch says it of a GPU and of the CPU

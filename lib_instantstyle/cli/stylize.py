@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
     _add_what(parser)
     _add_models(parser)
     for option, name, kind, value in UNIT_OPTIONS:
-        parser.add_argument(option, dest=name, type=kind, metavar=value, help=_of_field(name))
+        parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
     parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
     for option, name, type_, told in JOB_OPTIONS:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
@@ -84,7 +84,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="float16, bfloat16, float32 (default: float16, on a CPU float32)")
 
 
-def _of_field(name: str) -> str:
+def help_of_field(name: str) -> str:
+    """What the schema says of a field, as argparse takes it."""
     return FIELDS[name].help.replace("%", "%%")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from .schedule import Window
@@ -55,22 +56,31 @@ def grouped_softmax(logits: Tensor, lengths: Sequence[int]) -> Tensor:
 class KeyValueStack:
     """All units of a layer for one pattern of rows: one matrix product serves them all."""
 
-    key: Tensor  # (rows, heads, head_dim, tokens of all units), carries 1/√d
+    key: Tensor  # (rows, heads, tokens of all units, head_dim); of several units it carries 1/√d
     value: Tensor  # (rows, heads, tokens of all units, head_dim), carries each unit's scale
     lengths: tuple[int, ...]  # tokens of each unit
 
     def attend(self, query: Tensor) -> Tensor:
-        """query (rows, seq, inner) → Σ_units scale · softmax(q K_ipᵀ/√d) V_ip, (rows, seq, inner)."""
+        """query (rows, seq, inner) → Σ_units scale · softmax(q K_ipᵀ/√d) V_ip, (rows, seq, heads, head_dim)."""
         heads = query.unflatten(-1, (self.value.shape[1], -1)).transpose(1, 2)  # (rows, heads, seq, head_dim)
-        weights = grouped_softmax(heads @ self.key, self.lengths)  # (rows, heads, seq, tokens)
-        return (weights @ self.value).transpose(1, 2).flatten(2)
+        style = self._of_one(heads) if len(self.lengths) == 1 else self._of_several(heads)
+        return style.transpose(1, 2)
+
+    def _of_one(self, heads: Tensor) -> Tensor:
+        """One kernel that copies neither q nor the weights."""
+        return functional.scaled_dot_product_attention(heads, self.key, self.value)
+
+    def _of_several(self, heads: Tensor) -> Tensor:
+        weights = grouped_softmax(heads @ self.key.transpose(-1, -2), self.lengths)  # (rows, heads, seq, tokens)
+        return weights @ self.value
 
 
 def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) -> KeyValueStack:
     """Keys and values of every row, each (rows, tokens of all units, inner), ready for queries; differentiable."""
-    per_head = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
-    value = value.unflatten(-1, (heads, -1)).transpose(1, 2)
-    return KeyValueStack(per_head / math.sqrt(value.shape[-1]), value, lengths)
+    key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (key, value))
+    if len(lengths) > 1:
+        key = key / math.sqrt(key.shape[-1])
+    return KeyValueStack(key, value, lengths)
 
 
 def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
@@ -80,6 +90,11 @@ def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like
     scaled = torch.cat([unit.value * unit.scale for unit in units], 1)[index]
     laid = lay_out(key, scaled, heads, tuple(unit.key.shape[1] for unit in units))
     return KeyValueStack(laid.key.to(like).contiguous(), laid.value.to(like).contiguous(), laid.lengths)
+
+
+def added(hidden: Tensor, style: Tensor) -> Tensor:
+    """hidden (rows, seq, inner) + style (rows, seq, heads, head_dim), whose heads are put in place by the addition."""
+    return (hidden.unflatten(-1, style.shape[-2:]) + style.to(hidden.dtype)).flatten(-2)
 
 
 @dataclass
@@ -102,7 +117,7 @@ class StyledLayer:
         def instantstyle_add_style(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             query, self._query = self._query, None
             style = None if query is None else self.style(query)
-            return None if style is None else (args[0] + style.to(args[0].dtype), *args[1:])
+            return None if style is None else (added(args[0], style), *args[1:])
 
         self._handles = [
             self.attn2.to_q.register_forward_hook(instantstyle_keep_query),
@@ -117,7 +132,8 @@ class StyledLayer:
         self._stacks.clear()
 
     def style(self, query: Tensor) -> Tensor | None:
-        """What this layer adds in the call in progress; None when no unit acts now."""
+        """query (rows, seq, inner) → what this layer adds in the call in progress, (rows, seq, heads, head_dim); None
+        when no unit acts now."""
         rows = rows_of(self.call.cond_rows, query.shape[0])
         active = tuple(unit.window.contains(self.call.progress) for unit in self.units)
         if rows is None or not any(active):

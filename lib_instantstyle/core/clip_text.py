@@ -168,16 +168,19 @@ class TextTower:
 
 
 def tokenizer_beside(path: Path) -> Tokenizer | None:
-    """The tokenizer in the folder of a model (vocab.json and merges.txt), or None; nothing is downloaded."""
-    if not all((path.parent / name).is_file() for name in ("vocab.json", "merges.txt")):
+    """The tokenizer in the folder of a model (vocab.json and merges.txt, or tokenizer.json), or None; nothing is
+    downloaded."""
+    plain = all((path.parent / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not plain and not (path.parent / "tokenizer.json").is_file():
         return None
-    from transformers import CLIPTokenizer
+    import transformers
 
     def numbers(text: str) -> Sequence[int]:
         return made(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
     try:
-        made: Any = CLIPTokenizer.from_pretrained(str(path.parent), local_files_only=True)
+        read = getattr(transformers, "CLIPTokenizer" if plain else "CLIPTokenizerFast")  # the same in transformers 5
+        made: Any = read.from_pretrained(str(path.parent), local_files_only=True)
         if not all(isinstance(number, int) for number in numbers("a word")):
             raise ValueError("its vocabulary holds no numbers")
     except Exception as error:  # a broken file makes its reader raise whatever it likes

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPTokenizerFast
 
 from lib_instantstyle.core.clip_text import BATCH, TextTower, TextTowerInfo, inspect_text_tower, tokenizer_beside
 from lib_instantstyle.core.clip_vision import inspect_encoder
@@ -18,6 +19,7 @@ from lib_instantstyle.core.errors import CheckpointError
 from ..published import install, layout
 from ..tiny import clip_model, open_clip_of_both, open_clip_text_tensors, save_shards, text_model, vision_model
 from ..tiny.clip import HIDDEN, POOLED
+from ..tiny.pipelines import tokenizer
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 through two layers; outputs are of size one
 CPU = torch.device("cpu")
@@ -259,3 +261,15 @@ def test_broken_tokenizer_is_as_good_as_none(vocabulary: str, tmp_path: Path) ->
     (tmp_path / "vocab.json").write_text(vocabulary)
     found = tokenizer_beside(tmp_path / "model.safetensors")
     assert found is None or all(isinstance(number, int) for number in found("a b"))
+
+
+def test_tokenizer_in_one_file_is_read_like_the_one_in_two(tmp_path: Path) -> None:
+    words = tokenizer(tmp_path / "two")
+    (tmp_path / "one").mkdir()
+    fast = CLIPTokenizerFast.from_pretrained(str(tmp_path / "two"))
+    fast.save_pretrained(str(tmp_path / "one"), legacy_format=False)
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "one" / name).unlink(missing_ok=True)
+    found = tokenizer_beside(tmp_path / "one" / "model.safetensors")
+    assert found is not None
+    assert list(found("a red rabbit, on the roof")) == words("a red rabbit, on the roof").input_ids[1:-1]

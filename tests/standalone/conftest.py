@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lib_instantstyle.hosts.standalone import Job, StandaloneHost
 from lib_instantstyle.session import StyleSession
 
 from ..tiny import base_adapter, plus_adapter, save_adapter, vision_model
 from ..tiny.clip import HIDDEN, POOLED
-from ..tiny.pipelines import SIDE, tiny_controlnet, tiny_pipeline
+from ..tiny.pipelines import SIDE, tiny_controlnet, tiny_pipeline, tokenizer
 
+LIVE = Path(__file__).parents[1] / "live"
 DEPTHS = (2, 10)  # SDXL's own: seventy layers
 
 
@@ -52,3 +57,57 @@ def host(pipe: Any, models: Path, tmp_path: Path) -> StandaloneHost:
 @pytest.fixture
 def job() -> Callable[..., Job]:
     return lambda **fields: Job(**{"prompt": "a cat on the roof", "width": SIDE, "height": SIDE, "steps": 2, **fields})
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The maker of the tiny checkpoint in the published single-file format that the live tests use."""
+    monkeypatch.syspath_prepend(str(LIVE))
+    import tiny_sdxl
+
+    yield tiny_sdxl
+    for name in [name for name in sys.modules if name.startswith("tiny_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def single_file(live: Any, tmp_path: Path) -> Path:
+    """A checkpoint file, and the folder that describes it beside it, under its name."""
+    path = tmp_path / "tiny.safetensors"
+    live._save(live._checkpoint(), path, 0, torch.float16)
+    write_description(path.with_suffix(""), tmp_path / "tokenizer")
+    live.write_tiny_encoder(tmp_path / "encoder", hidden_size=64, projection_dim=256)
+    live.write_tiny_adapter(tmp_path / "adapter.safetensors", encoder_width=256)
+    return path
+
+
+def write_description(folder: Path, vocabulary: Path) -> None:
+    """Configurations and tokenizers without weights, as the Hub has them of SDXL."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=[1, 2, 10],
+        attention_head_dim=(2, 4, 8),
+        cross_attention_dim=288,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=256 + 6 * 256,
+    )
+    coder = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    vae = AutoencoderKL(block_out_channels=(32, 64, 128, 128), down_block_types=coder[0], up_block_types=coder[1])
+    towers = [tower(CLIPTextModel, 32, 12, "quick_gelu"), tower(CLIPTextModelWithProjection, 256, 10, "gelu")]
+    words = tokenizer(vocabulary)
+    pipe = StableDiffusionXLPipeline(vae, *towers, words, words, unet, EulerDiscreteScheduler(), add_watermarker=False)
+    pipe.save_config(str(folder))
+    for name, part in pipe.components.items():
+        if part is not None:
+            save = part.save_config if hasattr(part, "save_config") else getattr(part, "config", part).save_pretrained
+            save(str(folder / name))
+
+
+def tower(cls: Any, width: int, layers: int, act: str) -> Any:
+    size = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "hidden_act": act}
+    return cls(CLIPTextConfig(**size, num_attention_heads=4, projection_dim=width, vocab_size=49408))

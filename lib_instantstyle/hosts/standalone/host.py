@@ -11,20 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...core.checkpoint import AdapterInfo
 from ...core.clip_text import TextTowerInfo, Tokenizer
-from ...core.clip_vision import EncoderInfo, Feature
-from ...core.embed_store import EmbedStore
+from ...core.clip_vision import EncoderInfo
 from ...core.errors import IncompatibleModelError, InstantStyleError, StyleNotAppliedError
 from ...core.units import StyleUnit
 from ...plans import UnitPlan
 from ...session import StyleSession
 from .calls import PipelineCalls, check_pipeline
-from .files import NamedFiles, default_cache
+from .files import NamedFiles
 from .jobs import Job, batches, call_arguments, check_kind, check_windows, infotext
 from .models import Model, open_controlnet, open_pipeline, pick_device, pick_dtype, variant_of
-
-Paths = Sequence[Path | str]
+from .reading import FilesHost, Paths
 
 # The pipeline of a job, by whether it has an init picture and a control picture.
 PIPELINES = {
@@ -35,7 +32,7 @@ PIPELINES = {
 }
 
 
-class StandaloneHost:
+class StandaloneHost(FilesHost):
     """Implements hosts.protocol.Host on a diffusers SDXL pipeline. One job at a time."""
 
     def __init__(
@@ -43,10 +40,9 @@ class StandaloneHost:
     ) -> None:
         """`pipe`: any SDXL pipeline of diffusers, on its device; adapters and encoders: files or folders."""
         check_pipeline(pipe)
+        super().__init__(adapters, encoders, cache)
         self.pipe = pipe
         self.controlnet = controlnet if controlnet is not None else pipe.components.get("controlnet")
-        self.files = NamedFiles(adapters, encoders)
-        self.embed_store = EmbedStore((cache or default_cache()) / "embeds")
         self.session = StyleSession(self)
         self._variants: dict[str, Any] = {type(pipe).__name__: pipe}
 
@@ -75,24 +71,10 @@ class StandaloneHost:
     def unet(self) -> nn.Module:
         return self.pipe.unet
 
-    def adapter(self, name: str) -> AdapterInfo:
-        return self.files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        return self.files.encoder(feature)
-
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         device = self.pipe.device
         half = device.type == "cuda" and self.pipe.unet.dtype != torch.float32
         return device, torch.float16 if half else torch.float32
-
-    @contextmanager
-    def room_for_encoder(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
         own = getattr(self.pipe, "text_encoder_2", None)

@@ -37,10 +37,10 @@ def _unet_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {key[len(UNET_PREFIX) :]: shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     if not (path / "unet").is_dir():
         raise IncompatibleModelError(f"{path} is neither a checkpoint file nor a diffusers folder. Check the path.")
-    return open_tensors(_weights(path / "unet")).shapes
+    return open_tensors(weights_in(path / "unet")).shapes
 
 
-def _weights(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
     """The weights of one part of a diffusers folder: the index where they are sharded, safetensors first."""
     files = [path for path in sorted(folder.iterdir()) if path.name.endswith((SHARD_INDEX_SUFFIX, *SUFFIXES))]
     ranked = sorted(files, key=lambda path: (not _is_index(path), path.suffix != ".safetensors", path.name))

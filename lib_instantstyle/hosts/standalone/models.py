@@ -91,7 +91,7 @@ def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any
     source = model.path if isinstance(model, Checkpoint) else model
     path = Path(source).expanduser()
     if path.is_file():
-        config = _config_of(path, model.config if isinstance(model, Checkpoint) else None)
+        config = description_of(path, model.config if isinstance(model, Checkpoint) else None)
         return _opened(path, cls.from_single_file, config=config, **given).to(device)
     return _found(source, path, cls.from_pretrained, given).to(device)
 
@@ -166,7 +166,7 @@ def _variant_in(folder: Path) -> dict[str, str]:
     return {"variant": "fp16"} if halves and len(halves) == len(files) else {}
 
 
-def _config_of(path: Path, config: str | Path | None) -> str:
+def description_of(path: Path, config: str | Path | None) -> str:
     """The folder or Hub id with configuration and tokenizers for a checkpoint file."""
     if config is not None:
         return str(Path(config).expanduser()) if Path(config).expanduser().is_dir() else str(config)
