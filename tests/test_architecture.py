@@ -39,6 +39,7 @@ CORE_LINE = [
     "routing",
     "units",
     "infotext",
+    "containers",
     "tensor_files",
     "pictures",
     "phrases",

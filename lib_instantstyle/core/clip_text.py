@@ -21,7 +21,7 @@ from torch import Tensor
 from .clip_formats import TEXT, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
 from .clip_vision import EncoderInfo
 from .errors import CheckpointError
-from .tensor_files import open_tensors
+from .tensor_files import few, open_tensors
 
 HEAD_DIM = 64  # of every published text tower; shapes do not tell the number of heads
 OPENAI_VIT_L = (768, 768)  # width and projection of the one text tower trained with quick_gelu
@@ -61,7 +61,7 @@ def inspect_text_tower(path: Path) -> TextTowerInfo:
     with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
         if info := _recognised(path, shapes):
             return info
-    raise CheckpointError(f"{path.name} holds no CLIP text tower (found {', '.join(sorted(shapes)[:3])}, …).")
+    raise CheckpointError(f"{path.name} holds no CLIP text tower (found {few(shapes)}, …).")
 
 
 def _recognised(path: Path, shapes: Shapes) -> TextTowerInfo | None:
@@ -167,9 +167,14 @@ class TextTower:
         return [config["bos_token_id"], *numbers[: config["max_position_embeddings"] - 2], config["eos_token_id"]]
 
 
+def tokenizer_files(path: Path) -> list[Path]:
+    """Where the tokenizer of the model at `path` lies, if it has one beside it."""
+    return [path.parent / name for name in ("vocab.json", "merges.txt")]
+
+
 def tokenizer_beside(path: Path) -> Tokenizer | None:
     """The tokenizer in the folder of a model (vocab.json and merges.txt), or None; nothing is downloaded."""
-    if not all((path.parent / name).is_file() for name in ("vocab.json", "merges.txt")):
+    if not all(file.is_file() for file in tokenizer_files(path)):
         return None
     from transformers import CLIPTokenizer
 

@@ -100,7 +100,7 @@ def read_blocks(text: str, number: int) -> dict[str, Any] | None:
         return None
     try:
         return json.loads(text) if text.lstrip().startswith("{") else _lines(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no number, no JSON, or JSON without end
         raise UnitError(
             "Custom blocks are written one a line, each address once, like up_blocks.0.attentions.1: 1.0; "
             f"got {shown(text)}.",
