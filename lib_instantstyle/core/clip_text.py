@@ -167,14 +167,9 @@ class TextTower:
         return [config["bos_token_id"], *numbers[: config["max_position_embeddings"] - 2], config["eos_token_id"]]
 
 
-def tokenizer_files(path: Path) -> list[Path]:
-    """Where the tokenizer of the model at `path` lies, if it has one beside it."""
-    return [path.parent / name for name in ("vocab.json", "merges.txt")]
-
-
 def tokenizer_beside(path: Path) -> Tokenizer | None:
     """The tokenizer in the folder of a model (vocab.json and merges.txt), or None; nothing is downloaded."""
-    if not all(file.is_file() for file in tokenizer_files(path)):
+    if not all((path.parent / name).is_file() for name in ("vocab.json", "merges.txt")):
         return None
     from transformers import CLIPTokenizer
 

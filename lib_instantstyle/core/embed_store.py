@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .clip_text import TextTowerInfo, tokenizer_files
+from .clip_text import TextTowerInfo
 from .clip_vision import EncoderInfo, Feature
 from .errors import CheckpointError, PictureError
 from .pictures import Picture, read_kept
@@ -31,6 +31,7 @@ from .tensor_files import whole_of
 MEMORY_ENTRIES = 64
 EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
 PICTURES_BYTES = 1 << 30
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")  # beside a text tower: they decide what it reads
 _EDGE = 1 << 20  # bytes hashed at either end of an encoder file
 _SAMPLES, _SAMPLE = 32, 1 << 12  # places in between, and bytes hashed at each
 
@@ -83,7 +84,8 @@ def word_list_key(words: Sequence[str], tower: TextTowerInfo | str) -> str:
 def _tower_name(tower: TextTowerInfo | str) -> str:
     if isinstance(tower, str):
         return tower
-    words = [fingerprint(path) for path in tokenizer_files(tower.path) if path.is_file()]
+    beside = [tower.path.with_name(name) for name in TOKENIZER_FILES]
+    words = [fingerprint(path) for path in beside if path.is_file()]
     return f"{fingerprint(tower.path)}-{_short_hash(repr((tower.config, words)))[:8]}"
 
 

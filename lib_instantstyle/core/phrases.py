@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_PROMPT = 4000  # characters; what a text tower reads ends after 77 tokens, and brackets in brackets take their time
+MAX_PROMPT = 2000  # characters; a text tower reads 77 tokens, and brackets within brackets take their time
 MAX_WEIGHT = 2.0  # that of content_scale; below 0 a phrase would be added, so 0 is the other end
 EMPHASIS = 1.1
 

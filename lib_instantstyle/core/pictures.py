@@ -38,18 +38,7 @@ class Picture:
 
 def read_picture(source: str | Image.Image) -> Picture:
     """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
-    image = _open(_bytes_of(source), FORMATS) if isinstance(source, str) else source
-    if image.width * image.height > MAX_PIXELS:
-        raise PictureError(
-            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; "
-            f"this one is {image.width}×{image.height}. Make it smaller.",
-            "image",
-        )
-    try:
-        upright = flatten(ImageOps.exif_transpose(image) or image)
-    except Exception as error:  # a broken file makes its reader raise whatever it likes
-        why = str(error) or type(error).__name__
-        raise PictureError(f"The picture is damaged ({why[:200]}). Save it again, as PNG or JPEG.", "image") from None
+    upright = _upright(_open(_bytes_of(source)) if isinstance(source, str) else source)
     return Picture(upright, content_hash(upright))
 
 
@@ -59,10 +48,25 @@ def read_kept(path: Path) -> Picture:
         data = path.read_bytes()
     except OSError as error:
         raise PictureError(f"{path.name} cannot be read ({error.strerror}).") from None
-    return read_picture(_open(data, ("PNG",)))
+    upright = _upright(_open(data, ("PNG",)))
+    return Picture(upright, content_hash(upright))
 
 
-def _open(data: bytes, formats: Sequence[str]) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(
+            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; "
+            f"this one is {image.width}×{image.height}. Make it smaller.",
+            "image",
+        )
+    try:
+        return flatten(ImageOps.exif_transpose(image) or image)
+    except Exception as error:  # a broken file makes its reader raise whatever it likes
+        why = str(error)[:200] or type(error).__name__
+        raise PictureError(f"The picture is damaged ({why}). Save it again, as PNG or JPEG.", "image") from None
+
+
+def _open(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked next

@@ -21,6 +21,7 @@ Stamps = tuple[tuple[int, ...], ...]  # of a file and of what belongs to it
 
 # Adapters taught for one purpose look like the general ones; `auto` takes them last. The user can always name them.
 SPECIAL_PURPOSES = ("face", "composition")
+MOST_NAMED = 3  # unusable files that are told of where a usable one is missing
 
 
 @dataclass
@@ -118,7 +119,8 @@ class ModelFiles:
     def _best_adapter(self) -> AdapterInfo:
         ranked = sorted(self.adapters.usable(), key=self._rank)
         if not ranked:
-            raise AdapterNotFoundError(missing_adapter_advice(self.adapter_folders()), "adapter")
+            advice = missing_adapter_advice(self.adapter_folders())
+            raise AdapterNotFoundError(f"{advice}{_beside(self.adapters)}", "adapter")
         return ranked[0]
 
     def _rank(self, info: AdapterInfo) -> tuple[bool, bool, bool, int, int, str]:
@@ -139,7 +141,8 @@ class ModelFiles:
         """An encoder whose output is `feature`. Raises EncoderNotFoundError naming the file to get."""
         found = self._encoder_for(feature)
         if found is None:
-            raise EncoderNotFoundError(missing_encoder_advice(feature, self.encoder_folders()), "adapter")
+            advice = missing_encoder_advice(feature, self.encoder_folders())
+            raise EncoderNotFoundError(f"{advice}{_beside(self.encoders)}", "adapter")
         return found
 
     def _encoder_for(self, feature: Feature) -> EncoderInfo | None:
@@ -156,7 +159,8 @@ class ModelFiles:
         own_fits = own_width == encoder.config["projection_dim"]
         found = None if own_fits and not pristine else self._text_tower_for(encoder)
         if found is None and not own_fits:
-            raise TextTowerNotFoundError(missing_text_advice(encoder, self.encoder_folders()), "content_prompt")
+            advice = missing_text_advice(encoder, self.encoder_folders())
+            raise TextTowerNotFoundError(f"{advice}{_beside(self.text_towers)}", "content_prompt")
         return found
 
     def _text_tower_for(self, encoder: EncoderInfo) -> TextTowerInfo | None:
@@ -164,6 +168,12 @@ class ModelFiles:
         fitting = [info for info in self.text_towers.usable() if info.pairs_with(encoder)]
         ranked = sorted(fitting, key=lambda info: (info.path != encoder.path, info.vision_width is None))
         return ranked[0] if ranked else None
+
+
+def _beside(shelf: Shelf[Info]) -> str:
+    """What is there and cannot be used: perhaps it is the very file that is missed, cut short."""
+    refused = [error.message for error in shelf.unusable()][:MOST_NAMED]
+    return f" What is there cannot be used: {' '.join(refused)}" if refused else ""
 
 
 def missing_adapter_advice(folders: Sequence[Path]) -> str:
