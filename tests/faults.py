@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_instantstyle.core.errors import InstantStyleError
 from lib_instantstyle.core.units import StyleUnit
@@ -52,7 +53,7 @@ class Shop:
         """The refusal of a job; no hook may be left by it, and no picture come of it."""
         with pytest.raises(InstantStyleError) as caught:
             self.draw(*units)
-        self.assert_plain()
+        assert (hooked_layers(self.host.unet()), self.session.attached_to) == ([], None)
         return caught.value
 
     def assert_plain(self) -> None:
@@ -64,16 +65,26 @@ class Shop:
         self.session.detach()
         self.assert_plain()
         assert torch.equal(self.draw(), self.styled)
-        self.assert_plain()
+        assert hooked_layers(self.host.unet()) == []
+
+
+@cache
+def _undisturbed(world: Path) -> tuple[nn.Module, Tensor, Tensor]:
+    """One UNet for all shops, and what it gives plain and styled; a trace left in it makes later tests fail."""
+    host = TinyHost(sdxl_unet(), world, world.with_name(f"{world.name}-undisturbed"))
+    session, plain = StyleSession(host), run(host.unet())
+    attach(session, unit())
+    styled = run(host.unet())
+    session.detach()
+    return host.unet(), plain, styled
 
 
 def open_shop(world: Path, folder: Path) -> Shop:
     """A shop on a copy of the models in `world`."""
     shutil.copytree(world, folder / "world")
-    host = TinyHost(sdxl_unet(), folder / "world", folder / "cache")
-    untouched = StyleSession(TinyHost(sdxl_unet(), world, folder / "untouched"))
-    attach(untouched, unit())
-    return Shop(StyleSession(host), host, run(host.unet()), run(untouched.host.unet()))
+    unet, plain, styled = _undisturbed(world)
+    host = TinyHost(unet, folder / "world", folder / "cache")
+    return Shop(StyleSession(host), host, plain, styled)
 
 
 def overwrite(path: Path, content: bytes) -> None:

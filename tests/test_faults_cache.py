@@ -20,7 +20,7 @@ from lib_instantstyle.session import StyleSession
 
 from .faults import Shop, open_shop
 from .jobs import unit
-from .tiny import TinyHost, picture, sdxl_unet
+from .tiny import TinyHost, picture
 
 EMBEDS = torch.arange(12.0).reshape(1, 12)
 
@@ -110,7 +110,7 @@ def test_an_entry_that_is_not_what_was_put_there_is_computed_again(shop: Shop, n
     shop.draw()
     (entry,) = shop.host.cache.glob("*-pooled.safetensors")
     DAMAGES[name](entry)
-    shop.host = TinyHost(sdxl_unet(), shop.host.models, shop.host.cache)
+    shop.host = TinyHost(shop.host.unet(), shop.host.models, shop.host.cache)
     shop.session = StyleSession(shop.host)
     assert torch.equal(shop.draw(), shop.styled)
     assert shop.host.encoder_loads == 1

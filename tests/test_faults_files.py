@@ -142,9 +142,9 @@ def test_an_adapter_that_is_replaced_by_one_of_the_same_size_and_time_is_noticed
     shop.session.attach(plans)
     shop.session.call.cond_rows = (False, True)
     found = run(shop.host.unet())
-    fresh = Shop(StyleSession(TinyHost(sdxl_unet(), world, tmp_path / "fresh")), shop.host, shop.plain, shop.styled)
-    fresh.host = fresh.session.host
-    assert torch.equal(found, fresh.draw(unit(adapter="other")))
+    shop.session.detach()
+    (tmp_path / "fresh").mkdir()
+    assert torch.equal(found, open_shop(world, tmp_path / "fresh").draw(unit(adapter="other")))
     overwrite(shop.adapter, whole)
     shop.assert_unharmed()
 
@@ -217,14 +217,14 @@ class SwappingHost(TinyHost):
 
 
 def test_an_encoder_that_is_replaced_while_it_is_read_is_no_error_of_ours(shop: Shop) -> None:
-    shop.host = SwappingHost(sdxl_unet(), shop.host.models, shop.host.cache)
+    shop.host = SwappingHost(shop.host.unet(), shop.host.models, shop.host.cache)
     shop.session = StyleSession(shop.host)
     shop.draw(unit(image=(picture(), picture(1))))
 
 
 def test_a_cut_or_missing_text_tower_is_named(world: Path, tmp_path: Path) -> None:
     shop = open_shop(world, tmp_path)
-    shop.host = TinyHost(sdxl_unet(), shop.host.models, shop.host.cache, text_width=None)
+    shop.host = TinyHost(shop.host.unet(), shop.host.models, shop.host.cache, text_width=None)
     shop.session = StyleSession(shop.host)
     full = shop.host.models / "encoders/zz-full"
     clip_model().save_pretrained(full, safe_serialization=True)
