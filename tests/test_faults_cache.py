@@ -157,11 +157,15 @@ def bomb(path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(path, "PNG")
 
 
+def another(path: Path) -> None:
+    picture(1).save(path)
+
+
 def postscript(path: Path) -> None:
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n")
 
 
-@pytest.mark.parametrize("damage", [postscript, bomb, flip_a_bit, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [postscript, bomb, another, lambda path: path.write_bytes(b"")])
 def test_a_kept_picture_that_is_another_is_not_shown_and_kept_anew(
     damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 from .tensor_files import TensorFile, open_tensors
 
+MAX_LAYERS = 256  # of a tower; ViT-bigG has 48
+
 Layout = Literal["huggingface", "open_clip"]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -135,5 +137,8 @@ def config_beside(path: Path, section: str, hidden: int, defaults: Mapping[str, 
 
 
 def count_layers(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers the group of `pattern` takes among the keys."""
-    return len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
+    """How many different numbers the group of `pattern` takes among the keys. Raises ValueError above MAX_LAYERS."""
+    count = len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
+    if count > MAX_LAYERS:
+        raise ValueError(f"{count} layers")
+    return count

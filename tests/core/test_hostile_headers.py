@@ -13,15 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_instantstyle.core.checkpoint import identify, inspect_adapter
+from lib_instantstyle.core.checkpoint import Adapter, identify, inspect_adapter
+from lib_instantstyle.core.clip_formats import MAX_LAYERS
 from lib_instantstyle.core.clip_text import inspect_text_tower
 from lib_instantstyle.core.clip_vision import inspect_encoder
 from lib_instantstyle.core.errors import AdapterNotFoundError, CheckpointError
+from lib_instantstyle.core.projection import MAX_DEPTH
 from lib_instantstyle.core.tensor_files import open_tensors, whole_of
 from lib_instantstyle.hosts.model_files import ModelFiles
 
-from ..tiny import SHARD_INDEX, base_adapter, save_adapter, save_shards, sdxl_unet, vision_model
-from ..tiny.clip import POOLED
+from ..published import write_sparse
+from ..tiny import SHARD_INDEX, base_adapter, plus_adapter, save_adapter, save_shards, sdxl_unet, vision_model
+from ..tiny.clip import HIDDEN, POOLED
 from .refusals import refusal
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -132,6 +135,24 @@ def test_an_adapter_of_no_tokens_is_refused(projection: dict[str, tuple[int, ...
     shapes = {f"image_proj.{key}": shape for key, shape in projection.items()}
     with pytest.raises(CheckpointError, match=r"odd\.safetensors"):
         identify(Path("odd.safetensors"), {**shapes, **layers})
+
+
+def test_a_tower_of_more_layers_than_any_has_is_not_built(tmp_path: Path) -> None:
+    """A few kilobytes of names would have a hundred thousand layers made."""
+    shapes: dict[str, tuple[int, ...]] = {name: tuple(t.shape) for name, t in vision_model().state_dict().items()}
+    layers = {f"vision_model.encoder.layers.{number}.mlp.fc1.bias": (0,) for number in range(MAX_LAYERS + 1)}
+    path = write_sparse(tmp_path / "tall.safetensors", {**layers, **shapes})
+    with pytest.raises(CheckpointError, match=r"tall\.safetensors"):
+        inspect_encoder(path)
+
+
+def test_a_resampler_of_more_layers_than_any_has_is_not_built(tmp_path: Path) -> None:
+    path = save_adapter(plus_adapter(sdxl_unet(), HIDDEN), tmp_path / "tall.safetensors")
+    tensors = load_file(str(path))
+    tensors |= {f"image_proj.layers.{number}.0.to_q.weight": torch.zeros(0) for number in range(4, MAX_DEPTH + 2)}
+    save_file(tensors, str(path))
+    with pytest.raises(CheckpointError, match=r"tall\.safetensors is incomplete: 66 layers"):
+        Adapter(inspect_adapter(path)).projection()
 
 
 OUTWARD = ["../{}", "{}", "../../../../{}", "sub/../../{}", "..\\{}"]

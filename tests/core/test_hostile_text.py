@@ -206,7 +206,7 @@ def test_prompts_of_brackets_are_read_without_an_error(text: str) -> None:
     assert all(0 < phrase.weight <= 2 for phrase in parse_phrases(text))
 
 
-@given(st.text(max_size=30))
+@given(st.text(min_size=1, max_size=30))
 def test_every_refusal_can_be_shown_whatever_it_is_about(text: str) -> None:
     error = InstantStyleError(text, field=text)
     assert str(error)
