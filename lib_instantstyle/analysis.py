@@ -88,7 +88,7 @@ class Analyst:
         self._host = host
         self._embedder = Embedder(host)
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
-        self._head: tuple[str, PatchHead] | None = None  # the last one used, by its encoder's fingerprint
+        self._head: tuple[str, PatchHead] | None = None  # the last one used, by its encoder's file and config
 
     def analyse(self, unit: StyleUnit, *, count: int = 24, progress: Progress | None = None) -> Analysis:
         """The best `count` words (0: the vocabulary is left alone) and the meter. Raises InstantStyleError."""
@@ -153,7 +153,7 @@ class Analyst:
         return replace(reference, kept_head=self._head_of(plan.encoder)) if reference.is_patches else reference
 
     def _head_of(self, encoder: EncoderInfo) -> PatchHead:
-        name = fingerprint(encoder.path, lasting=False)
+        name = f"{fingerprint(encoder.path, lasting=False)} {encoder.config}"
         if self._head is None or self._head[0] != name:
             self._head = name, read_patch_head(encoder)
         return self._head[1]

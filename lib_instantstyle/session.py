@@ -95,7 +95,8 @@ class StyleSession:
     def detach(self) -> None:
         """Take every hook out of the UNet that carries them."""
         while self._layers:
-            self._layers.pop().detach()
+            self._layers[-1].detach()  # one that fails is still known to the next who detaches
+            self._layers.pop()
         self._unet = None
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:

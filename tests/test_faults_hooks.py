@@ -126,6 +126,17 @@ def test_an_exception_while_hooks_come_or_go_leaves_none_to_the_next_job(shop: S
     shop.assert_unharmed()
 
 
+def test_a_layer_that_takes_one_hook_and_not_the_other_keeps_neither(shop: Shop) -> None:
+    """As when another extension has replaced a part of it."""
+    first = styled_modules(shop)[0]
+    kept, first.to_out = first.to_out, nn.Identity()
+    with pytest.raises(TypeError):
+        attach(shop.session, unit())
+    shop.session.detach()
+    first.to_out = kept
+    shop.assert_unharmed()
+
+
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny_pipeline(tmp_path_factory.mktemp("tokenizer"))

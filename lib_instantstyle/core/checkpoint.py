@@ -207,18 +207,18 @@ class Adapter:
         """The image projection with its weights, in eval mode. Raises CheckpointError when parts are missing or odd."""
         names = self.info.projection_names
         shapes = {name: self._file.shapes[key] for name, key in names.items()}
+        tensors = {name: self._read(key) for name, key in names.items()}
         try:
             with torch.device("meta"):
                 module = _empty_projection(self.info, shapes)
-            module.load_state_dict({name: self._read(key) for name, key in names.items()}, assign=True)
-            self._try(module.eval().requires_grad_(False))
+                self._try(module)
+            module.load_state_dict(tensors, assign=True)
         except (KeyError, RuntimeError, IndexError, ValueError) as error:
             raise CheckpointError(f"The image projection in {self.info.path.name} is incomplete: {error}") from None
-        return module
+        return module.eval().requires_grad_(False)
 
-    @torch.no_grad()
     def _try(self, projection: nn.Module) -> None:
-        """Run it once on nothing. Raises an error of torch's, or ValueError, when it cannot give what it should."""
+        """Run it on shapes alone. Raises an error of torch's, or ValueError, when it cannot give what it should."""
         width = self.info.feature.width
         given = projection(torch.zeros((1, width) if self.info.variant == "base" else (1, 1, width)))
         if given.shape != (1, self.info.tokens, self.info.cross_attention_dim):

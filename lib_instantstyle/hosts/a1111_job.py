@@ -28,6 +28,7 @@ from ..plans import UnitPlan
 from ..session import StyleSession
 from .a1111 import A1111Host, sd_model
 
+BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
 ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for conditional rows, 0 for the others
 
@@ -105,6 +106,8 @@ class StyleJob:
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         self.ended = False
         self._attach()
+        if any(plan.scales for plan in self.plans):
+            setattr(p, BEGUN, True)
 
     def _attach(self) -> None:
         self.detach()
@@ -115,11 +118,11 @@ class StyleJob:
 
     def detach(self) -> None:
         """Take all hooks out; the job goes on owning the session."""
-        self.session.detach()
-        self.session.call.cond_rows = None
         if self._model_hook is not None:
             self._model_hook.remove()
             self._model_hook = None
+        self.session.call.cond_rows = None
+        self.session.detach()
 
     def before_model_call(self, params: Any) -> None:
         """`on_cfg_denoiser`: keep the step clock and mark the rows; a foreign job gets a model without hooks."""
@@ -167,6 +170,9 @@ class StyleJob:
 
     def check_applied(self, p: Any) -> None:
         """After sampling: raise StyleNotAppliedError when the style never reached the UNet."""
+        begun = vars(p).pop(BEGUN, False)
+        if p is not self.owner and begun:
+            raise StyleNotAppliedError("Another job took the style away while this picture was made. Make it again.")
         if p is not self.owner or not any(plan.scales for plan in self.plans):
             return
         if shared.state.interrupted or shared.state.skipped:

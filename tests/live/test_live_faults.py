@@ -37,7 +37,7 @@ def failing(owner: Any, name: str, call: int, error: type[Exception] = PlugError
 
 
 def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
-    """Where a job may fail: whose method, and at which of its calls. The second unit of three steps has two layers."""
+    """Where a job may fail: whose method, and at which of its calls; the style block has ten layers."""
     from lib_instantstyle.core.attention import StyledLayer
     from lib_instantstyle.hosts import a1111_job
     from lib_instantstyle.hosts.a1111 import A1111Host
@@ -52,7 +52,7 @@ def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
         "attaching a layer": (StyledLayer, "attach", (1, 5, 10)),
         "the text encoder": (A1111Host, "checkpoint_text_embeds", (1,)),
         "on_cfg_denoiser": (a1111_job.StyleJob, "_mark", every_step),
-        "the step clock": (a1111_job, "progress_at", (2, 3, 4)),  # the plan asks it first
+        "the step clock": (a1111_job, "progress_at", every_step),
         "the marks": (a1111_job.StyleJob, "_read_rows", every_step),
         "the hooks on attention": (StyledLayer, "style", (1, 11, 30)),
         "post_sample": (a1111_job.StyleJob, "check_applied", (1,)),
@@ -171,3 +171,24 @@ def test_a_style_that_ends_early_says_so_in_the_infotext(webui):
     assert job.status == 200
     assert "InstantStyle ended early: the plug was pulled" in job.infotext
     assert "ended early" not in webui.txt2img(UNIT, **SETTINGS).infotext
+
+
+def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undisturbed):
+    """As a script that runs another job between two steps, or "Reload UI" meanwhile."""
+    from lib_instantstyle.hosts.a1111_job import live_job
+
+    calls = []
+
+    def take_away(module, args):
+        calls.append(args)
+        if len(calls) == 2:
+            live_job().end()
+
+    handle = webui.unet.register_forward_pre_hook(take_away)
+    try:
+        job = webui.txt2img(UNIT, **SETTINGS)
+    finally:
+        handle.remove()
+    assert job.status == 500
+    assert "took the style away" in job.answer["detail"]["message"]
+    assert_unharmed(webui, undisturbed)
