@@ -28,6 +28,7 @@ from .removal import Leak, Reference, auto_scales, content_phrases, leaks, read_
 from .vocabulary import best_words, vocabulary, vocabulary_embeds
 
 KEPT_PICTURES = 4  # decoded pictures that stay in memory while somebody moves sliders
+KEPT_PIXELS = 25_000_000  # of each; larger ones are decoded anew
 CHECKPOINT = "checkpoint"  # stands for the name of its own text tower
 
 Progress = Callable[[float, str], None]  # share 0..1, what is being done
@@ -88,7 +89,7 @@ class Analyst:
         self._host = host
         self._embedder = Embedder(host)
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
-        self._head: tuple[str, PatchHead] | None = None  # the last one used, by its encoder's fingerprint
+        self._head: tuple[str, PatchHead] | None = None  # the last one used, by its encoder's file and config
 
     def analyse(self, unit: StyleUnit, *, count: int = 24, progress: Progress | None = None) -> Analysis:
         """The best `count` words (0: the vocabulary is left alone) and the meter. Raises InstantStyleError."""
@@ -167,7 +168,7 @@ class Analyst:
         return replace(reference, kept_head=self._head_of(plan.encoder)) if reference.is_patches else reference
 
     def _head_of(self, encoder: EncoderInfo) -> PatchHead:
-        name = fingerprint(encoder.path)
+        name = f"{fingerprint(encoder.path, lasting=False)} {encoder.config}"
         if self._head is None or self._head[0] != name:
             self._head = name, read_patch_head(encoder)
         return self._head[1]
@@ -180,10 +181,12 @@ class Analyst:
         if not isinstance(source, str):
             return read_picture(source)
         key = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
-        self._pictures[key] = self._pictures.pop(key) if key in self._pictures else read_picture(source)
+        picture = self._pictures.pop(key) if key in self._pictures else read_picture(source)
+        if picture.image.width * picture.image.height <= KEPT_PIXELS:
+            self._pictures[key] = picture
         while len(self._pictures) > KEPT_PICTURES:
             self._pictures.popitem(last=False)
-        return self._pictures[key]
+        return picture
 
 
 def _names(reference: Reference) -> list[str]:

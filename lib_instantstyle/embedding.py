@@ -37,26 +37,26 @@ class Embedder:
 
     def images(self, wanted: Sequence[tuple[Picture | None, Feature]], info: EncoderInfo) -> list[Tensor]:
         """(1, width) or (1, tokens, width) for each picture, None being the mid-grey one; one loading for all."""
-        named = {embeds_key(picture.hash if picture else GREY, info, of): (picture, of) for picture, of in wanted}
+        keys = [embeds_key(picture.hash if picture else GREY, info, of) for picture, of in wanted]
 
         def encode(missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
             return self._with_room(info.path.name, lambda *place: _encode(ImageEncoder(info, *place), missing))
 
-        found = self._stored(named, encode)
-        return [found[embeds_key(picture.hash if picture else GREY, info, of)] for picture, of in wanted]
+        found = self._stored(dict(zip(keys, wanted)), encode)
+        return [found[key] for key in keys]  # not named anew: the file may have changed since
 
     def texts(self, texts: Sequence[str], tower: TextTowerInfo | None) -> Tensor:
         """(texts, width) pooled, projected embeddings; None: by the checkpoint's own tower, which is loaded anyway."""
         name = tower or self.host.checkpoint_name()
         if name is None:
             return self._encoded(texts, tower)
-        named = {text_key(text, name): text for text in texts}
+        keys = [text_key(text, name) for text in texts]
 
         def encode(missing: Mapping[str, str]) -> dict[str, Tensor]:
             return {key: row[None] for key, row in zip(missing, self._encoded(list(missing.values()), tower))}
 
-        found = self._stored(named, encode)
-        return torch.cat([found[text_key(text, name)] for text in texts])
+        found = self._stored(dict(zip(keys, texts)), encode)
+        return torch.cat([found[key] for key in keys])
 
     def word_list(self, words: Sequence[str], tower: TextTowerInfo | None, done: Done) -> Tensor:
         """As `texts`, kept as a whole and encoded batch by batch; `done` hears the share of words after each."""

@@ -17,6 +17,8 @@ from .core.pictures import Picture, read_picture
 from .core.units import PICTURE_FIELDS, StyleUnit
 from .hosts.protocol import Host
 
+MAX_UNIT_PIXELS = 400_000_000  # 1.2 GB once decoded: a few kilobytes of a payload may hold a hundred million pixels
+
 Reader = Callable[["str | Image.Image"], Picture]
 
 
@@ -72,12 +74,24 @@ def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> 
 
 def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tuple[Picture, ...]]:
     """A unit's pictures by the names of their fields. Raises PictureError naming the field."""
-    return {name: _read_field(unit, name, read) for name in PICTURE_FIELDS}
+    found: dict[str, list[Picture]] = {one: [] for one in PICTURE_FIELDS}
+    pixels = 0
+    for field, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
+        picture = _read(source, field, read)
+        pixels += picture.image.width * picture.image.height
+        if pixels > MAX_UNIT_PIXELS:
+            raise PictureError(
+                f"A unit's pictures may have {MAX_UNIT_PIXELS // 1_000_000} megapixels together, these have more. "
+                "Make them smaller, or give fewer.",
+                field,
+            )
+        found[field].append(picture)
+    return {one: tuple(pictures) for one, pictures in found.items()}
 
 
-def _read_field(unit: StyleUnit, name: str, read: Reader) -> tuple[Picture, ...]:
+def _read(source: str | Image.Image, name: str, read: Reader) -> Picture:
     try:
-        return tuple(read(source) for source in getattr(unit, name))
+        return read(source)
     except PictureError as error:
         error.field = name
         raise

@@ -16,7 +16,7 @@ from .core.attention import ImageKeyValue, ModelCall, StyledLayer
 from .core.blocks import Layer, attention_layers
 from .core.checkpoint import Adapter
 from .core.embed_store import fingerprint
-from .core.errors import InstantStyleError
+from .core.errors import CheckpointError, InstantStyleError
 from .core.routing import route
 from .core.units import StyleUnit
 from .embedding import Embedder
@@ -26,6 +26,8 @@ from .plans import content_tower, read_pictures
 from .removal import read_reference
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
+KEPT_BYTES = 256 << 20  # of all of them together: every block of a plus adapter takes 23 MB a picture
+LARGEST = 7e3  # of a key or value: times the largest scale, 9, it must not overflow in half precision
 
 KeyValues = dict[int, tuple[Tensor, Tensor]]  # layer index → K and V, each (2, tokens, inner)
 
@@ -93,7 +95,8 @@ class StyleSession:
     def detach(self) -> None:
         """Take every hook out of the UNet that carries them."""
         while self._layers:
-            self._layers.pop().detach()
+            self._layers[-1].detach()  # one that fails is still known to the next who detaches
+            self._layers.pop()
         self._unet = None
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
@@ -109,14 +112,18 @@ class StyleSession:
     def _key_values(self, plan: UnitPlan) -> KeyValues:
         """K and V of a unit's layers, kept by what they were computed from; only the missing layers are read."""
         reference = read_reference(plan, Embedder(self.host))
-        key = f"{fingerprint(plan.adapter.path)}-{reference.digest()}"
-        kept = self._kept.setdefault(key, {})
-        self._kept.move_to_end(key)
-        while len(self._kept) > KEPT_UNITS:
-            self._kept.popitem(last=False)
+        key = f"{fingerprint(plan.adapter.path, lasting=False)}-{reference.digest()}"
+        kept = self._kept.get(key, {})
         if missing := [layer for layer in plan.scales if layer.index not in kept]:
-            kept.update(key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing))
+            kept = {**kept, **key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing)}
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT_UNITS or (len(self._kept) > 1 and self._kept_bytes() > KEPT_BYTES):
+            self._kept.popitem(last=False)
         return kept
+
+    def _kept_bytes(self) -> int:
+        return sum(tensor.nbytes for kept in self._kept.values() for pair in kept.values() for tensor in pair)
 
 
 def _routed(unit: StyleUnit, layers: tuple[Layer, ...]) -> dict[Layer, float]:
@@ -132,10 +139,14 @@ def key_values(adapter: Adapter, cond: Tensor, uncond: Tensor, layers: Sequence[
 
     cond: clip_image_embeds of n pictures, (n, width) or (n, patches + 1, width); uncond: those of no picture, (1, …).
     The n pictures' tokens stand side by side in one softmax; the uncond tokens are repeated to the same number.
-    Returned tensors are (2, n·tokens, inner): row 0 unconditional, row 1 conditional.
+    Returned tensors are (2, n·tokens, inner): row 0 unconditional, row 1 conditional. Raises CheckpointError when the
+    adapter's numbers are none, or too large to be used.
     """
     project = adapter.projection()
     image_prompt_embeds = project(cond).flatten(0, 1)  # (n·tokens, cross_attention_dim)
     uncond_image_prompt_embeds = project(uncond)[0].repeat(cond.shape[0], 1)
     both = torch.stack([uncond_image_prompt_embeds, image_prompt_embeds])
-    return {layer.index: (both @ adapter.to_k_ip(layer).T, both @ adapter.to_v_ip(layer).T) for layer in layers}
+    found = {layer.index: (both @ adapter.to_k_ip(layer).T, both @ adapter.to_v_ip(layer).T) for layer in layers}
+    if not all(tensor.abs().amax() <= LARGEST for pair in found.values() for tensor in pair):  # nor is NaN
+        raise CheckpointError(f"{adapter.info.path.name} is damaged: it gives keys or values no trained adapter has.")
+    return found

@@ -7,7 +7,7 @@ from lib_instantstyle import __version__
 from lib_instantstyle.api import add_endpoints
 from lib_instantstyle.core.errors import InstantStyleError
 from lib_instantstyle.hosts.a1111_analysis import measure_result
-from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
+from lib_instantstyle.hosts.a1111_job import Refusal, Unexpected, live_job, write_infotext
 from lib_instantstyle.ui.arguments import requested_units
 from lib_instantstyle.ui.panel import Panel
 from lib_instantstyle.ui.settings import add_settings
@@ -67,13 +67,7 @@ def refusing(owner, part):
         refuse(owner, part, error)
     except Exception as error:
         log.exception("Unexpected error; the job is stopped")
-        refuse(owner, part, Unexpected(f"InstantStyle failed: {type(error).__name__}: {error}"))
-
-
-class Unexpected(InstantStyleError):
-    """A bug, or the machine's trouble: never the payload's fault."""
-
-    status_code = 500
+        refuse(owner, part, Unexpected(error))
 
 
 def refuse(owner, part, error):

@@ -41,6 +41,7 @@ CORE_LINE = [
     "routing",
     "units",
     "infotext",
+    "containers",
     "tensor_files",
     "pictures",
     "phrases",

@@ -145,3 +145,17 @@ def test_folder_that_cannot_be_made_is_an_error(address: str, tmp_path: Path) ->
     (tmp_path / "file").write_text("a file where a folder should be")
     with pytest.raises(DownloadError):
         fetch(download(f"{address}/whole"), tmp_path / "file", ignore)
+
+
+def test_a_second_download_that_fails_costs_the_first_nothing(address: str, tmp_path: Path) -> None:
+    """As from two tabs of a browser: each has a file of its own until it is whole."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}/whole"
+
+    def begin_another(_share: float, _what: str) -> None:
+        with pytest.raises(DownloadError):
+            fetch(download(nowhere), tmp_path, ignore)
+
+    assert fetch(download(f"{address}/whole"), tmp_path, begin_another).read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["file.safetensors"]

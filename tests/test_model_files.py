@@ -19,7 +19,16 @@ from lib_instantstyle.core.errors import (
 from lib_instantstyle.hosts.model_files import ModelFiles
 
 from .published import install, layout, shapes_of, write_sparse
-from .tiny import clip_model, open_clip_text_tensors, save_shards, text_model, vision_model
+from .tiny import (
+    base_adapter,
+    clip_model,
+    open_clip_text_tensors,
+    save_adapter,
+    save_shards,
+    sdxl_unet,
+    text_model,
+    vision_model,
+)
 from .tiny.clip import HIDDEN, POOLED
 
 BIGG, H = "encoder_vit-bigg_huggingface", "encoder_vit-h_huggingface"
@@ -52,9 +61,8 @@ def test_adapters_are_listed_by_stem_in_the_order_of_folders_and_names(files: Mo
 def test_safetensors_come_before_pickles_and_the_first_of_one_name_counts(files: ModelFiles, tmp_path: Path) -> None:
     for folder in ("own", "shared"):
         install(BASE, tmp_path / folder)
-    hollow = {key: torch.zeros(1).expand(shape) for key, shape in shapes_of(BASE_H).items()}
-    torch.save(hollow, tmp_path / "own" / f"{BASE}.bin")
-    assert files.adapters.inspect(tmp_path / "own" / f"{BASE}.bin").feature.width == 1024
+    save_adapter(base_adapter(sdxl_unet(), POOLED), tmp_path / "own" / f"{BASE}.bin")
+    assert files.adapters.inspect(tmp_path / "own" / f"{BASE}.bin").feature.width == POOLED
     assert [info.path for info in files.adapters.usable()] == [tmp_path / "own" / f"{BASE}.safetensors"]
     assert files.adapter(BASE).path == tmp_path / "own" / f"{BASE}.safetensors"
 

@@ -9,8 +9,8 @@ from typing import Any
 from ..core.blocks import SDXL_LAYERS
 from ..core.checkpoint import AdapterInfo, inspect_adapter
 from ..core.clip_vision import EncoderInfo, inspect_encoder
+from ..core.containers import mentions
 from ..core.errors import CheckpointError, InstantStyleError
-from ..core.tensor_files import mentions
 from ..hosts.model_files import ModelFiles
 from .output import Report
 

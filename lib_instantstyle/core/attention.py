@@ -119,10 +119,8 @@ class StyledLayer:
             style = None if query is None else self.style(query)
             return None if style is None else (added(args[0], style), *args[1:])
 
-        self._handles = [
-            self.attn2.to_q.register_forward_hook(instantstyle_keep_query),
-            self.attn2.to_out[0].register_forward_pre_hook(instantstyle_add_style),
-        ]
+        self._handles.append(self.attn2.to_q.register_forward_hook(instantstyle_keep_query))
+        self._handles.append(self.attn2.to_out[0].register_forward_pre_hook(instantstyle_add_style))
 
     def detach(self) -> None:
         """Take the hooks out and let go of everything."""

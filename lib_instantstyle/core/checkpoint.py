@@ -18,7 +18,7 @@ from .blocks import SD15_BLOCKS, Layer
 from .clip_vision import Feature
 from .errors import CheckpointError, IncompatibleModelError, UnknownBlockError
 from .projection import ImageProjModel, Resampler
-from .tensor_files import TensorFile, open_tensors
+from .tensor_files import TensorFile, few, open_tensors
 
 PROJECTION_PREFIXES = ("image_proj.", "image_proj_model.")
 LAYER_PREFIXES = ("ip_adapter.", "adapter_modules.")
@@ -145,6 +145,8 @@ def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
     context = _context_width(layers)
     variant, feature, tokens = _variant(path, projection, context)
     widths = _layer_widths(path, layers, context)
+    if tokens < 1 or not widths:
+        raise ValueError("an adapter without tokens, or without a layer, would do nothing")
     return AdapterInfo(path, variant, feature, tokens, context, widths, projection_names, layer_names)
 
 
@@ -159,7 +161,7 @@ def _refuse(path: Path, shapes: Shapes, projection: Shapes, layers: Shapes) -> N
         if refusal.found_in(projection, layers):
             raise CheckpointError(f"{path.name} is {refusal.name}: {refusal.reason}. Choose an SDXL IP-Adapter.")
     if not any(name.endswith("to_k_ip.weight") for name in layers):
-        found = ", ".join(sorted(shapes)[:3]) or "nothing"
+        found = few(shapes) or "nothing"
         raise CheckpointError(f"{path.name} is no IP-Adapter: it has no to_k_ip layers (found {found}, …).")
 
 
@@ -169,7 +171,7 @@ def _variant(path: Path, projection: Shapes, context: int) -> tuple[str, Feature
         return "base", Feature("pooled", width), rows // context
     if "latents" in projection and "proj_in.weight" in projection:
         return "plus", Feature("hidden", projection["proj_in.weight"][1]), projection["latents"][1]
-    found = ", ".join(sorted(projection)[:3]) or "none"
+    found = few(projection) or "none"
     raise CheckpointError(
         f"{path.name} has no image projection this extension knows (looked for image_proj.proj.weight and "
         f"image_proj.latents; found {found})."
@@ -183,7 +185,7 @@ def _layer_widths(path: Path, layers: Shapes, context: int) -> dict[int, int]:
             number = name.removesuffix(".to_k_ip.weight")
             index, shape = int(number) // 2, (layers[name][0], context)
             pair = layers[name], layers.get(f"{number}.to_v_ip.weight")
-            if pair != (shape, shape) or number != str(2 * index + 1):
+            if pair != (shape, shape) or number != str(2 * index + 1) or index < 0:
                 raise CheckpointError(f"{path.name} is damaged: layer {number} has no to_v_ip to go with its to_k_ip.")
             widths[index] = shape[0]
     return widths
@@ -193,20 +195,34 @@ class Adapter:
     """An open adapter file. Tensors are read when asked for, as float32, and not kept."""
 
     def __init__(self, info: AdapterInfo) -> None:
+        """Raises CheckpointError when the file is not there any more, or not the one that `info` tells of."""
         self.info = info
         self._file: TensorFile = open_tensors(info.path)
+        if identify(info.path, self._file.shapes) != info:
+            raise CheckpointError(
+                f"{info.path.name} was replaced by another file in the meantime. Start the job again."
+            )
 
     def projection(self) -> nn.Module:
         """The image projection with its weights, in eval mode. Raises CheckpointError when parts are missing or odd."""
         names = self.info.projection_names
         shapes = {name: self._file.shapes[key] for name, key in names.items()}
+        tensors = {name: self._read(key) for name, key in names.items()}
         try:
             with torch.device("meta"):
                 module = _empty_projection(self.info, shapes)
-            module.load_state_dict({name: self._read(key) for name, key in names.items()}, assign=True)
-        except (KeyError, RuntimeError, IndexError) as error:
+                self._try(module)
+            module.load_state_dict(tensors, assign=True)
+        except (KeyError, RuntimeError, IndexError, ValueError) as error:
             raise CheckpointError(f"The image projection in {self.info.path.name} is incomplete: {error}") from None
         return module.eval().requires_grad_(False)
+
+    def _try(self, projection: nn.Module) -> None:
+        """Run it on shapes alone. Raises an error of torch's, or ValueError, when it cannot give what it should."""
+        width = self.info.feature.width
+        given = projection(torch.zeros((1, width) if self.info.variant == "base" else (1, 1, width)))
+        if given.shape != (1, self.info.tokens, self.info.cross_attention_dim):
+            raise ValueError(f"it gives {tuple(given.shape)}")
 
     def to_k_ip(self, layer: Layer) -> Tensor:
         """(layer width, cross_attention_dim)"""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 from .tensor_files import TensorFile, open_tensors
 
+MAX_LAYERS = 256  # of a tower; ViT-bigG has 48
+
 Layout = Literal["huggingface", "open_clip"]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -63,6 +65,7 @@ _LAYERS = (
     (_LAYER + r"mlp\.c_fc\.", r"encoder.layers.\1.mlp.fc1."),
     (_LAYER + r"mlp\.c_proj\.", r"encoder.layers.\1.mlp.fc2."),
 )
+_NUMBERS = "position_ids"  # 0, 1, 2, … in some files: no weights, and made anew
 _PACKED = re.compile(_LAYER + r"attn\.in_proj_(weight|bias)$")
 
 
@@ -78,7 +81,7 @@ def read_tower(
     names = [(name, name[len(prefix) :]) for name in file.shapes if name.startswith(prefix)]
     if layout == "huggingface":
         own = [(name, short) for name, short in names if short.startswith(tower.name) or short == tower.projection]
-        return {short: file.read(name) for name, short in own if keep(short)}
+        return {short: file.read(name) for name, short in own if keep(short) and not short.endswith(_NUMBERS)}
     return dict(pair for name, short in names for pair in _converted(file, name, short, tower, keep))
 
 
@@ -111,7 +114,7 @@ def load_tower(path: Path, build: Callable[[], nn.Module], tensors: dict[str, Te
         missing, _ = model.load_state_dict(tensors, strict=False, assign=True)
     except Exception as error:  # sizes of no model: transformers, or torch, says so in its own way
         raise CheckpointError(f"{path.name} does not fit its own layout: {error}") from None
-    if lacking := [name for name in missing if not name.endswith("position_ids")]:
+    if lacking := [name for name in missing if not name.endswith(_NUMBERS)]:
         raise CheckpointError(f"{path.name} is incomplete: it lacks {', '.join(lacking[:3])}. Download it again.")
     return model.eval().requires_grad_(False)
 
@@ -119,17 +122,23 @@ def load_tower(path: Path, build: Callable[[], nn.Module], tensors: dict[str, Te
 def config_beside(path: Path, section: str, hidden: int, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes cannot tell, from a config.json in the same folder if it speaks of a tower of that width.
 
-    `defaults` are transformers' own: a config.json may leave out what equals its default.
+    `defaults` are transformers' own: a config.json may leave out what equals its default. One with values of another
+    kind than theirs is passed over.
     """
     try:
         config = json.loads((path.parent / "config.json").read_text("utf-8"))
         tower = config.get(section) or config
         meant = tower.get("hidden_size") == hidden
-    except (OSError, ValueError, AttributeError):  # not there, no JSON, or JSON of something else
+    except (OSError, ValueError, AttributeError, RecursionError):  # not there, no JSON, or JSON of something else
         return {}
-    return {key: tower.get(key, default) for key, default in defaults.items()} if meant else {}
+    found = {key: tower.get(key, default) for key, default in defaults.items()}
+    sound = all(type(found[key]) is type(default) for key, default in defaults.items())
+    return found if meant and sound else {}
 
 
 def count_layers(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers the group of `pattern` takes among the keys."""
-    return len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
+    """How many different numbers the group of `pattern` takes among the keys. Raises ValueError above MAX_LAYERS."""
+    count = len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
+    if count > MAX_LAYERS:
+        raise ValueError(f"{count} layers")
+    return count

@@ -21,7 +21,7 @@ from torch import Tensor
 from .clip_formats import TEXT, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
 from .clip_vision import EncoderInfo
 from .errors import CheckpointError
-from .tensor_files import open_tensors
+from .tensor_files import few, open_tensors
 
 HEAD_DIM = 64  # of every published text tower; shapes do not tell the number of heads
 OPENAI_VIT_L = (768, 768)  # width and projection of the one text tower trained with quick_gelu
@@ -61,7 +61,7 @@ def inspect_text_tower(path: Path) -> TextTowerInfo:
     with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
         if info := _recognised(path, shapes):
             return info
-    raise CheckpointError(f"{path.name} holds no CLIP text tower (found {', '.join(sorted(shapes)[:3])}, …).")
+    raise CheckpointError(f"{path.name} holds no CLIP text tower (found {few(shapes)}, …).")
 
 
 def _recognised(path: Path, shapes: Shapes) -> TextTowerInfo | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .clip_formats import VISION, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
 from .errors import CheckpointError
-from .tensor_files import open_tensors
+from .tensor_files import few, open_tensors
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -77,7 +77,7 @@ def inspect_encoder(path: Path) -> EncoderInfo:
     with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
         if info := _recognised(path, shapes):
             return info
-    raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {', '.join(sorted(shapes)[:3])}, …).")
+    raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {few(shapes)}, …).")
 
 
 def _recognised(path: Path, shapes: Shapes) -> EncoderInfo | None:

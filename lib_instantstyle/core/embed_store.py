@@ -10,49 +10,65 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .clip_text import TextTowerInfo
 from .clip_vision import EncoderInfo, Feature
-from .errors import CheckpointError
-from .pictures import Picture, content_hash
+from .errors import CheckpointError, PictureError
+from .pictures import Picture, read_kept
+from .tensor_files import whole_of
 
 MEMORY_ENTRIES = 64
 EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
 PICTURES_BYTES = 1 << 30
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")  # beside a text tower: they decide what it reads
 _EDGE = 1 << 20  # bytes hashed at either end of an encoder file
+_SAMPLES, _SAMPLE = 32, 1 << 12  # places in between, and bytes hashed at each
 
 log = logging.getLogger("InstantStyle")
 
 
-def fingerprint(path: Path) -> str:
-    """A short hash that changes when a big file does: its size, its time and its first and last megabyte.
+def fingerprint(path: Path, *, lasting: bool = True) -> str:
+    """A short hash that changes when a big file does: its size, its time, its first and last megabyte, and samples.
 
+    Not `lasting`, it changes whenever anybody has touched the file, which is no reason to forget what is kept on disk.
     Raises CheckpointError when the file is gone.
     """
+    digest = hashlib.sha256()
     try:
-        stat = path.stat()
-        digest = hashlib.sha256(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_EDGE))
-            file.seek(max(stat.st_size - _EDGE, 0))
-            digest.update(file.read(_EDGE))
+        for part in whole_of(path):
+            _digest_file(digest, part, lasting)
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read any more ({error.strerror}). Refresh the list.") from None
     return digest.hexdigest()[:16]
 
 
+def _digest_file(digest: Any, path: Path, lasting: bool) -> None:
+    stat = path.stat()
+    digest.update(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
+    digest.update(b"" if lasting else f":{stat.st_ctime_ns}:{stat.st_ino}".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_EDGE))
+        for place in range(1, _SAMPLES + 1):
+            file.seek(stat.st_size * place // (_SAMPLES + 1))
+            digest.update(file.read(_SAMPLE))
+        file.seek(max(stat.st_size - _EDGE, 0))
+        digest.update(file.read(_EDGE))
+
+
 def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str:
     """Names an embedding by what it was made of."""
-    return f"{picture_hash}-{fingerprint(encoder.path)}-{feature.kind}"
+    return f"{picture_hash}-{fingerprint(encoder.path)}-{_short_hash(repr(encoder.config))[:8]}-{feature.kind}"
 
 
 def text_key(text: str, tower: TextTowerInfo | str) -> str:
@@ -66,7 +82,11 @@ def word_list_key(words: Sequence[str], tower: TextTowerInfo | str) -> str:
 
 
 def _tower_name(tower: TextTowerInfo | str) -> str:
-    return tower if isinstance(tower, str) else fingerprint(tower.path)
+    if isinstance(tower, str):
+        return tower
+    beside = [tower.path.with_name(name) for name in TOKENIZER_FILES]
+    words = [fingerprint(path) for path in beside if path.is_file()]
+    return f"{fingerprint(tower.path)}-{_short_hash(repr((tower.config, words)))[:8]}"
 
 
 def _short_hash(text: str) -> str:
@@ -91,7 +111,8 @@ class EmbedStore:
     def put(self, key: str, embeds: Tensor) -> None:
         """Keep `embeds` under `key`."""
         self._remember(key, embeds)
-        write_quietly(self._path(key), lambda path: save_file({"embeds": embeds.contiguous()}, str(path)))
+        kept, seal = {"embeds": embeds.contiguous()}, {"seal": _seal(key, embeds)}
+        write_quietly(self._path(key), lambda path: save_file(kept, str(path), seal))
         prune(self._folder, EMBEDS_BYTES)
 
     def _remember(self, key: str, embeds: Tensor) -> None:
@@ -101,17 +122,37 @@ class EmbedStore:
 
     def _load(self, key: str) -> Tensor | None:
         path = self._path(key)
+        if not path.is_file():
+            return None
         try:
-            embeds = load_file(str(path))["embeds"] if path.is_file() else None
-        except (SafetensorError, OSError, KeyError, ValueError):
-            log.warning("The cached embedding %s is damaged; it is computed again.", path.name)
+            embeds = _unsealed(key, path)
+        except Exception as error:  # a broken file makes its reader raise whatever it likes
+            log.warning("The cached embedding %s is damaged; it is computed again (%s).", path.name, error)
             return None
         with suppress(OSError):
             os.utime(path)  # used just now, so pruned last
-        return embeds if embeds is None or embeds.isfinite().all() else None
+        return embeds
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
+
+
+def _seal(key: str, embeds: Tensor) -> str:
+    """Changes with every bit of an embedding, its shape and type, and the name that it goes by."""
+    told = f"{key} {tuple(embeds.shape)} {embeds.dtype} ".encode()
+    return hashlib.sha256(told + embeds.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _unsealed(key: str, path: Path) -> Tensor:
+    """The embedding in a file, as it was put there. Raises ValueError, or what its reader raises, when it is not."""
+    if path.stat().st_size > EMBEDS_BYTES:
+        raise ValueError("it is far too large")
+    with safe_open(str(path), framework="pt", device="cpu") as file:
+        embeds = file.get_tensor("embeds").clone()  # what was read is a window into the file, which others may change
+        seal = (file.metadata() or {}).get("seal")
+    if seal != _seal(key, embeds) or not embeds.isfinite().all():
+        raise ValueError("it is not what was kept")
+    return embeds
 
 
 class PictureStore:
@@ -135,11 +176,13 @@ class PictureStore:
         path = self.path(picture_hash)
         if path is None:
             return None
-        try:
-            image = Image.open(path).convert("RGB")
-        except (OSError, SyntaxError, ValueError):
-            return None
-        return image if content_hash(image) == picture_hash else None
+        with suppress(PictureError):
+            found = read_kept(path)
+            if found.hash == picture_hash:
+                return found.image
+        with suppress(OSError):
+            path.unlink()  # damaged; kept anew when it is used next
+        return None
 
     def path(self, picture_hash: str) -> Path | None:
         """The file that keeps the picture of that hash, or None."""
@@ -149,7 +192,7 @@ class PictureStore:
 
 def write_quietly(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all; a failure is logged and forgotten."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)

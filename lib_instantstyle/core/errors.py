@@ -13,8 +13,8 @@ class InstantStyleError(Exception):
     status_code = 422  # the HTTP answer to a payload that runs into this error
 
     def __init__(self, message: str, field: str | None = None, unit: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message.encode("utf-8", "replace").decode("utf-8")  # a file's name may hold what no answer can
+        super().__init__(self.message)
         self.field = field
         self.unit = unit
 

@@ -15,6 +15,7 @@ from PIL import Image
 from .errors import UnitError
 
 MAX_TEXT = 2000  # characters; CLIP itself reads 77 tokens
+MAX_ADDRESSES = 256  # of one unit; SDXL has 70 layers in 11 blocks
 MAX_PICTURES = 32  # of one unit; each adds its tokens to every styled layer
 
 
@@ -70,6 +71,8 @@ class Text:
             raise UnitError(f"must be a string, got {shown(value)}.")
         if len(value) > MAX_TEXT:
             raise UnitError(f"must have at most {MAX_TEXT} characters, got {len(value)}.")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON may hold them, no picture's text can
+            raise UnitError(f"must be text that can be written as UTF-8, got {shown(value)}.")
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -103,6 +106,8 @@ class Scales:
             return None
         if not isinstance(value, Mapping) or not value:
             raise UnitError(f"must be an object {{address: scale}} with at least one entry, got {shown(value)}.")
+        if len(value) > MAX_ADDRESSES:
+            raise UnitError(f"may hold {MAX_ADDRESSES} addresses at most, got {len(value)}.")
         return tuple(self._entry(address, scale) for address, scale in value.items())
 
     def _entry(self, address: object, scale: object) -> tuple[str, float]:
@@ -111,12 +116,13 @@ class Scales:
         try:
             number = Number(self.low, self.high).parse(scale)
         except UnitError as error:
-            raise UnitError(f"scale of {address!r} {error.message}") from None
+            raise UnitError(f"scale of {shown(address)} {error.message}") from None
         return address, float(number or 0.0)
 
     def schema(self) -> dict[str, Any]:
         scale = {"type": "number", "minimum": self.low, "maximum": self.high}
-        return {"type": ["object", "null"], "additionalProperties": scale, "minProperties": 1}
+        bounds = {"minProperties": 1, "maxProperties": MAX_ADDRESSES}
+        return {"type": ["object", "null"], "additionalProperties": scale, **bounds}
 
 
 @dataclass(frozen=True)
@@ -149,5 +155,8 @@ class Pictures:
 
 def shown(value: object) -> str:
     """`value` as an error message quotes it: short, whatever a client has sent."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of lists inside each other
+        return f"an endless {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -14,6 +14,7 @@ from typing import Any
 from .errors import InstantStyleError
 from .units import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit
 
+MAX_LINE = 100_000  # characters read of a line; the longest that a unit makes has half as many
 VERSION_KEY = "InstantStyle version"
 ALWAYS_WRITTEN = ("image", "adapter", "preset", "weight")
 NOT_WRITTEN = ("enabled",)  # only enabled units are written at all
@@ -57,6 +58,8 @@ def _is_json(text: str) -> bool:
 
 def from_infotext(text: str) -> dict[str, Any]:
     """The fields that a line holds, checked one by one; pictures come as lists of hashes."""
+    if len(text) > MAX_LINE:
+        return {}
     return {name: value for name, value in _pairs(text) if name in FIELDS and _is_valid(name, value)}
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MAX_PROMPT = 2000  # characters; a text tower reads 77 tokens, and brackets within brackets take their time
 MAX_WEIGHT = 2.0  # that of content_scale; below 0 a phrase would be added, so 0 is the other end
 EMPHASIS = 1.1
 
@@ -54,7 +55,7 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
     Where emphasis covers a part of a phrase only, the phrase has the mean weight of its letters.
     """
     weights: dict[str, float] = {}
-    for letters in _split_at_commas(_weighted_letters(text)):
+    for letters in _split_at_commas(_weighted_letters(text[:MAX_PROMPT])):
         words = " ".join("".join(letter for letter, _ in letters).split())
         counted = [weight for letter, weight in letters if not letter.isspace()]
         if counted:
@@ -67,7 +68,7 @@ def plain_prompt(text: str) -> str:
 
     Of `[from:to:when]` what stands at the end is left, of `[this|that]` the first. What is no syntax stays.
     """
-    text = _NETWORK.sub("", text)
+    text = _NETWORK.sub("", text[:MAX_PROMPT])
     for _ in range(text.count("[")):  # innermost first
         text = _EDIT.sub(lambda found: found["to"], _TURNS.sub(lambda found: found["first"], text, count=1), count=1)
     text = _AND.sub(", ", text)

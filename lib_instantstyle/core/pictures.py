@@ -9,9 +9,10 @@ import base64
 import binascii
 import hashlib
 import io
-import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,7 +20,9 @@ from PIL import Image, ImageOps
 from .errors import PictureError
 from .fields import shown
 
-MAX_PIXELS = 100_000_000  # a 10,000 × 10,000 picture; more is a decompression bomb rather than a reference
+MAX_PIXELS = (
+    100_000_000  # of one picture: a 10,000 × 10,000 picture; more is a decompression bomb rather than a reference
+)
 WHITE = (255, 255, 255, 255)
 # Pillow's names of the formats that are read, where installed. The rest stays shut: PostScript starts an interpreter.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
@@ -45,6 +48,16 @@ def decode_picture(data: bytes) -> Image.Image:
     return _upright(_open(data))
 
 
+def read_kept(path: Path) -> Picture:
+    """A picture that was kept on this machine, as PNG. Raises PictureError when it cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path.name} cannot be read ({error.strerror}).") from None
+    upright = _upright(_open(data, ("PNG",)))
+    return Picture(upright, content_hash(upright))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(
@@ -54,25 +67,23 @@ def _upright(image: Image.Image) -> Image.Image:
         )
     try:
         return flatten(ImageOps.exif_transpose(image) or image)
-    except _BROKEN as error:
-        raise PictureError(f"The picture is damaged ({error}). Save it again, as PNG or JPEG.", "image") from None
+    except Exception as error:  # a broken file makes its reader raise whatever it likes
+        why = str(error)[:200] or type(error).__name__
+        raise PictureError(f"The picture is damaged ({why}). Save it again, as PNG or JPEG.", "image") from None
 
 
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, struct.error, EOFError, MemoryError)
-
-
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked next
             Image.init()
-            return Image.open(io.BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
+            return Image.open(io.BytesIO(data), formats=[form for form in formats if form in Image.OPEN])
     except Image.DecompressionBombError:
         raise PictureError(
             f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; this one has far more.",
             "image",
         ) from None
-    except _BROKEN:
+    except Exception:  # as above
         raise PictureError(
             f"The data is no picture that can be read ({len(data)} bytes). Send PNG, JPEG, WebP or the like.", "image"
         ) from None

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+MAX_DEPTH = 64  # layers of a Resampler; the published ones have four
 HEAD_DIM = 64  # of the Resampler's attention; the published files do not store it
 
 
@@ -68,6 +69,8 @@ class Resampler(nn.Module):
         _, tokens, dim = shapes["latents"]
         inner_dim, hidden = shapes["layers.0.0.to_q.weight"][0], shapes["layers.0.1.1.weight"][0]
         depth = sum(name.endswith("0.to_q.weight") for name in shapes)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{depth} layers")
         self.latents = nn.Parameter(torch.zeros(1, tokens, dim))
         self.proj_in = nn.Linear(shapes["proj_in.weight"][1], dim)
         self.layers = nn.ModuleList(

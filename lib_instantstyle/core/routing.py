@@ -79,4 +79,4 @@ def _refuse_double(named: Mapping[str, Iterable[Layer]]) -> None:
     for address, layers in named.items():
         twin = seen.setdefault(frozenset(layers), address)
         if twin != address:
-            raise UnknownBlockError(f"{twin!r} and {address!r} name the same layers. Give one of them.")
+            raise UnknownBlockError(f"{twin[:80]!r} and {address[:80]!r} name the same layers. Give one of them.")

@@ -143,7 +143,7 @@ DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(StyleUnit)}
 
 def _checked(name: object, value: object) -> Any:
     if name not in FIELDS:
-        near = difflib.get_close_matches(str(name), FIELDS, n=1)
+        near = difflib.get_close_matches(str(name)[:60], FIELDS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise UnitError(f"There is no such field. {hint}Fields: {', '.join(FIELDS)}.", _speakable(name))
     try:
@@ -153,8 +153,8 @@ def _checked(name: object, value: object) -> Any:
 
 
 def _speakable(name: object) -> str:
-    """A client's field name as JSON can carry it back: without lone surrogates."""
-    return str(name).encode("utf-8", "replace").decode("utf-8")
+    """A client's field name as an answer can carry it back: not endless, and without lone surrogates."""
+    return str(name)[:60].encode("utf-8", "replace").decode("utf-8")
 
 
 def parse_units(values: Sequence[object], limit: int) -> tuple[StyleUnit, ...]:

@@ -28,6 +28,8 @@ from ..plans import UnitPlan
 from ..session import StyleSession
 from .a1111 import A1111Host, sd_model
 
+BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
+ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
 ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for conditional rows, 0 for the others
 
 log = logging.getLogger("InstantStyle")
@@ -42,6 +44,15 @@ class InstantStyleRefused(HTTPException):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Unexpected(InstantStyleError):
+    """A bug, or the machine's trouble: never the payload's fault."""
+
+    status_code = 500
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"InstantStyle failed: {type(error).__name__}: {error}")
 
 
 class Refusal:
@@ -92,8 +103,11 @@ class StyleJob:
             self.begin(p, units)
         if not getattr(p, "is_hr_pass", False):
             self.session.call.styled = 0
+            p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         self.ended = False
         self._attach()
+        if any(plan.scales for plan in self.plans):
+            setattr(p, BEGUN, True)
 
     def _attach(self) -> None:
         self.detach()
@@ -104,11 +118,11 @@ class StyleJob:
 
     def detach(self) -> None:
         """Take all hooks out; the job goes on owning the session."""
-        self.session.detach()
-        self.session.call.cond_rows = None
         if self._model_hook is not None:
             self._model_hook.remove()
             self._model_hook = None
+        self.session.call.cond_rows = None
+        self.session.detach()
 
     def before_model_call(self, params: Any) -> None:
         """`on_cfg_denoiser`: keep the step clock and mark the rows; a foreign job gets a model without hooks."""
@@ -117,6 +131,14 @@ class StyleJob:
             return
         if self.ended or not any(plan.scales for plan in self.plans):
             return
+        try:
+            self._mark(params)
+        except Exception as error:  # the WebUI swallows it and goes on: the rest of the picture would lack the style
+            log.exception("Unexpected error; the job is stopped")
+            self.detach()
+            params.text_cond = Refusal(Unexpected(error))
+
+    def _mark(self, params: Any) -> None:
         self._follow_unet()
         self.session.call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
         for conditioning, mark in ((params.text_cond, 1.0), (params.text_uncond, 0.0)):
@@ -132,6 +154,7 @@ class StyleJob:
             self.detach()
             self.ended = True
             self.tell(f"InstantStyle ends early in this picture: {error}")
+            self.owner.extra_generation_params[ENDED_KEY] = str(error)
 
     def _reader(self) -> Any:
         def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -147,6 +170,9 @@ class StyleJob:
 
     def check_applied(self, p: Any) -> None:
         """After sampling: raise StyleNotAppliedError when the style never reached the UNet."""
+        begun = vars(p).pop(BEGUN, False)
+        if p is not self.owner and begun:
+            raise StyleNotAppliedError("Another job took the style away while this picture was made. Make it again.")
         if p is not self.owner or not any(plan.scales for plan in self.plans):
             return
         if shared.state.interrupted or shared.state.skipped:

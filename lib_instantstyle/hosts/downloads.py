@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import urllib.request
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def fetch(download: Download, folder: Path, progress: Progress) -> Path:
     Raises DownloadError, leaving nothing behind, when it cannot be had or is not the published file.
     """
     target = folder / download.file_name
-    partial = target.with_name(f"{target.name}.part")
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")  # its own: two may be at it at once
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_room(download, folder)

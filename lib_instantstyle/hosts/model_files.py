@@ -10,15 +10,18 @@ from typing import Generic, TypeVar
 from ..core.checkpoint import AdapterInfo, inspect_adapter
 from ..core.clip_text import TextTowerInfo, inspect_text_tower
 from ..core.clip_vision import EncoderInfo, Feature, inspect_encoder
+from ..core.containers import mentions
 from ..core.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError, TextTowerNotFoundError
-from ..core.tensor_files import SHARD_INDEX_SUFFIX, SUFFIXES, mentions
+from ..core.tensor_files import SHARD_INDEX_SUFFIX, SUFFIXES, whole_of
 from ..core.units import AUTO_ADAPTER
 from .downloads import DOWNLOADS, Download
 
 Info = TypeVar("Info", AdapterInfo, EncoderInfo, TextTowerInfo)
+Stamps = tuple[tuple[int, ...], ...]  # of a file and of what belongs to it
 
 # Adapters taught for one purpose look like the general ones; `auto` takes them last. The user can always name them.
 SPECIAL_PURPOSES = ("face", "composition")
+MOST_NAMED = 3  # unusable files that are told of where a usable one is missing
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Shelf(Generic[Info]):
     sign: str  # a word that every file of the kind has in its table of names
     inspect: Callable[[Path], Info]
     told_apart_by: str  # "name" where files are asked for by name, else "path": half the encoders are called model
-    _known: dict[tuple[Path, int, int], Info | CheckpointError | None] = field(default_factory=dict)
+    _known: dict[Path, tuple[Stamps, Info | CheckpointError | None]] = field(default_factory=dict)
 
     def usable(self) -> list[Info]:
         """What can be used; of several files that cannot be told apart the first counts."""
@@ -62,14 +65,12 @@ class Shelf(Generic[Info]):
             yield from sorted(found, key=lambda path: (path.suffix != ".safetensors", path))
 
     def _entry(self, path: Path) -> Info | CheckpointError | None:
-        try:
-            stat = path.stat()
-        except OSError:
+        if not path.is_file():  # nor a pipe, which would be waited for without end
             return None
-        key = (path, stat.st_size, stat.st_mtime_ns)
-        if key not in self._known:
-            self._known[key] = self._inspected(path)
-        return self._known[key]
+        stamp = tuple(map(_stamp, (*whole_of(path), path.with_name("config.json"))))
+        if path not in self._known or self._known[path][0] != stamp:
+            self._known[path] = stamp, self._inspected(path)
+        return self._known[path][1]
 
     def _inspected(self, path: Path) -> Info | CheckpointError | None:
         if not mentions(path, self.sign):
@@ -77,7 +78,16 @@ class Shelf(Generic[Info]):
         try:
             return self.inspect(path)
         except CheckpointError as error:
-            return error
+            return CheckpointError(error.message)  # without its traceback, which holds what was read of the file
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when a file is written, or another is copied over it; of no file nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 @dataclass
@@ -109,7 +119,8 @@ class ModelFiles:
     def _best_adapter(self) -> AdapterInfo:
         ranked = sorted(self.adapters.usable(), key=self._rank)
         if not ranked:
-            raise AdapterNotFoundError(missing_adapter_advice(self.adapter_folders()), "adapter")
+            advice = missing_adapter_advice(self.adapter_folders())
+            raise AdapterNotFoundError(f"{advice}{_beside(self.adapters)}", "adapter")
         return ranked[0]
 
     def _rank(self, info: AdapterInfo) -> tuple[bool, bool, bool, int, int, str]:
@@ -130,7 +141,8 @@ class ModelFiles:
         """An encoder whose output is `feature`. Raises EncoderNotFoundError naming the file to get."""
         found = self._encoder_for(feature)
         if found is None:
-            raise EncoderNotFoundError(missing_encoder_advice(feature, self.encoder_folders()), "adapter")
+            advice = missing_encoder_advice(feature, self.encoder_folders())
+            raise EncoderNotFoundError(f"{advice}{_beside(self.encoders)}", "adapter")
         return found
 
     def _encoder_for(self, feature: Feature) -> EncoderInfo | None:
@@ -147,7 +159,8 @@ class ModelFiles:
         own_fits = own_width == encoder.config["projection_dim"]
         found = None if own_fits and not pristine else self._text_tower_for(encoder)
         if found is None and not own_fits:
-            raise TextTowerNotFoundError(missing_text_advice(encoder, self.encoder_folders()), "content_prompt")
+            advice = missing_text_advice(encoder, self.encoder_folders())
+            raise TextTowerNotFoundError(f"{advice}{_beside(self.text_towers)}", "content_prompt")
         return found
 
     def _text_tower_for(self, encoder: EncoderInfo) -> TextTowerInfo | None:
@@ -155,6 +168,12 @@ class ModelFiles:
         fitting = [info for info in self.text_towers.usable() if info.pairs_with(encoder)]
         ranked = sorted(fitting, key=lambda info: (info.path != encoder.path, info.vision_width is None))
         return ranked[0] if ranked else None
+
+
+def _beside(shelf: Shelf[Info]) -> str:
+    """What is there and cannot be used: perhaps it is the very file that is missed, cut short."""
+    refused = [error.message for error in shelf.unusable()][:MOST_NAMED]
+    return f" What is there cannot be used: {' '.join(refused)}" if refused else ""
 
 
 def missing_adapter_advice(folders: Sequence[Path]) -> str:

@@ -74,16 +74,22 @@ def unit_to_analyse(tab: dict[str, Any]) -> StyleUnit:
 
 def _pictures(tab: dict[str, Any]) -> dict[str, Any]:
     """The picture fields of those controls that are there."""
-    more = [base64.b64encode(data).decode() for data in tab["more_pictures"] or ()]
+    more = [base64.b64encode(data).decode() for data in _files(tab["more_pictures"])]
     single = {name: (tab[name],) if tab[name] else () for name in ONE_PICTURE if name in tab}
     return {"image": [picture for picture in (tab["image"], *more) if picture is not None], **single}
+
+
+def _files(value: object) -> Sequence[bytes]:
+    if not isinstance(value or [], (list, tuple)) or not all(isinstance(one, bytes) for one in value or ()):
+        raise UnitError(f"More pictures come as uploaded files only, got {shown(value)}. Put them into image.", "image")
+    return value or ()
 
 
 def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     """A tab without a picture counts as untouched only if nothing else in it was changed."""
     unit = {name: value for name, value in tab.items() if name in DEFAULTS} | _pictures(tab)
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
-    has_layout = unit["preset"] in PRESETS and PRESETS[unit["preset"]].layout_weighted
+    has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None
     untouched = not unit["image"] and _is_default(unit)
     return {**unit, "enabled": bool(unit["enabled"]) and not untouched}
@@ -94,13 +100,15 @@ def _is_default(unit: dict[str, Any]) -> bool:
     return all(unit[name] == default for name, default in DEFAULTS.items() if name not in ignored)
 
 
-def read_blocks(text: str, number: int) -> dict[str, Any] | None:
+def read_blocks(text: object, number: int) -> dict[str, Any] | None:
     """Custom blocks as typed: a JSON object, or one `address: scale` a line. Raises UnitError for anything else."""
+    if not isinstance(text, str):
+        raise UnitError(f"must be text with one block a line, got {shown(text)}.", "blocks", number)
     if not text.strip():
         return None
     try:
         return json.loads(text) if text.lstrip().startswith("{") else _lines(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no number, no JSON, or JSON without end
         raise UnitError(
             "Custom blocks are written one a line, each address once, like up_blocks.0.attentions.1: 1.0; "
             f"got {shown(text)}.",

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from lib_instantstyle.core.checkpoint import identify, inspect_adapter
 from lib_instantstyle.core.clip_text import TextTower, inspect_text_tower
 from lib_instantstyle.core.clip_vision import inspect_encoder
+from lib_instantstyle.core.containers import mentions
 from lib_instantstyle.core.errors import CheckpointError
-from lib_instantstyle.core.tensor_files import mentions
 
 from ..published import write_sparse
 from ..tiny import base_adapter, open_clip_tensors, save_adapter, sdxl_unet, vision_model
