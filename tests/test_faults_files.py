@@ -95,13 +95,14 @@ BEFORE_THE_NORM = ["image_proj.proj.weight", "image_proj.proj.bias"]  # which ma
 WEIGHTS = [*STYLE_KEYS[:2], "image_proj.norm.weight"]
 
 
+def with_number(key: str, number: float) -> Change:
+    return lambda tensors: tensors[key].view(-1)[0].fill_(number)
+
+
 @pytest.mark.parametrize("number", WRONG_NUMBERS)
 def test_an_adapter_with_one_number_that_is_none_is_refused(shop: Shop, number: float) -> None:
-    def damage(tensors: dict[str, Tensor]) -> None:
-        tensors[key].view(-1)[0] = number
-
     for key in WEIGHTS if abs(number) == 1e30 else [*WEIGHTS, *BEFORE_THE_NORM]:
-        with changed(shop.adapter, damage):
+        with changed(shop.adapter, with_number(key, number)):
             assert "base.safetensors is damaged" in shop.refuses().message
     shop.assert_unharmed()
 
