@@ -14,8 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.utils import logging
 
 from . import flops, layers, memory, sampling, starting
 from .models import ENCODERS, SIZES, adapter_tensors, make_unet, unet_inputs, write_adapter, write_encoder
@@ -26,19 +28,19 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    logging.set_verbosity_error()  # diffusers remarks on every UNet that is moved
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(options, Path(folder))
         sys.stdout.write(f"{run.machine}\n\n")
-        tables = []
+        data: dict[str, Any] = {"machine": run.machine, "tables": []}
         for table in run.tables():
-            tables.append(table)
             sys.stdout.write(f"{table.markdown}\n")
             sys.stdout.flush()
-    if options.json:
-        data = {"machine": run.machine, "tables": [table.as_json() for table in tables]}
-        options.json.write_text(json.dumps(data, ensure_ascii=False, indent=1), "utf-8")
+            data["tables"].append(table.as_json())
+            if options.json:  # after each table: a long run that is stopped has not been for nothing
+                options.json.write_text(json.dumps(data, ensure_ascii=False, indent=1), "utf-8")
     return 0
 
 
@@ -96,6 +98,9 @@ class Run:
     def arithmetic(self) -> list[Table]:
         return [flops.count(self.size, self.options.pixels, self.options.batch)]
 
+    def series(self) -> list[Table]:
+        return layers.count(self.size)
+
     def allocations(self) -> list[Table]:
         return [layers.allocate(self._layers())]
 
@@ -132,6 +137,7 @@ class Run:
 
 SECTIONS: dict[str, Callable[[Run], list[Table]]] = {
     "flops": Run.arithmetic,
+    "layer-flops": Run.series,
     "allocations": Run.allocations,
     "memory": Run.memory,
     "starting": Run.starting,

@@ -17,6 +17,7 @@ from lib_instantstyle.core.attention import ImageKeyValue, ModelCall, StyledLaye
 from lib_instantstyle.core.schedule import Window
 
 from .controlnet import LayerOfControlNet, why_missing
+from .flops import META, flops
 from .models import TEXT_TOKENS, Size, make_attention, marks
 from .peers import attention_processor
 from .report import Cell, Table
@@ -78,6 +79,31 @@ def _measured(machine: Machine) -> tuple[str, ...]:
 def _left_out(machine: Machine) -> str:
     why = why_missing(machine.controlnet)
     return f" ControlNet not run: {why}." if why else ""
+
+
+def count(size: Size) -> list[Table]:
+    """Each series as FLOPs of the layer above the plain layer's, on shapes alone; ControlNet's are as ours."""
+    machine = Machine(size, META, torch.float16, 0)
+    return [_counted(machine, name, points) for name, points in SERIES.items()]
+
+
+def _counted(machine: Machine, name: str, points: dict[str, Point]) -> Table:
+    rows: dict[str, dict[str, Cell]] = {}
+    for label, point in points.items():
+        layer = Layer(machine, point)
+        found = {who: _flops(subject, layer.run) for who, subject in layer.subjects().items()}
+        more = {f"{who}, %": 100 * (found[who] / found["plain"] - 1) for who in ("ours", "diffusers")}
+        rows[label] = {"plain, GFLOP": found["plain"] / 1e9, **more}
+    columns = {"plain, GFLOP": ",.2f", "ours, %": ".2f", "diffusers, %": ".2f"}
+    return Table(f"arithmetic: {name}", columns, rows, "One cross attention of the style block against the plain one.")
+
+
+def _flops(subject: Subject, work: Callable[[], object]) -> int:
+    subject.enter()
+    try:
+        return flops(work)
+    finally:
+        subject.leave()
 
 
 def allocate(machine: Machine) -> Table:

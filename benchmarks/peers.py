@@ -66,7 +66,7 @@ def loaded(unet: Any, path: Path, device: torch.device, dtype: torch.dtype) -> l
             group, _, key = name.partition(".")
             groups[group][key] = file.get_tensor(name)
     processors = unet._convert_ip_adapter_attn_to_diffusers([groups])
-    projection = unet._convert_ip_adapter_image_proj_to_diffusers(groups["image_proj"])
+    projection = unet._convert_ip_adapter_image_proj_to_diffusers(groups["image_proj"], low_cpu_mem_usage=False)
     modules = [projection, *(one for one in processors.values() if isinstance(one, nn.Module))]
     return [module.to(device, dtype) for module in modules]
 

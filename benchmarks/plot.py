@@ -10,41 +10,56 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PREFIX = "growth: "
 COLOURS = {"ours": "tab:blue", "diffusers": "tab:orange", "ControlNet": "tab:green"}
+# Kinds of series by the beginning of their tables' names: what stands behind a column's name, and what the axis says.
+KINDS = {
+    "arithmetic: ": (", %", "FLOPs above the plain layer's, %"),
+    "growth: ": ("", "time against the plain layer"),
+}
 
 
 def main(numbers: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     data = json.loads(numbers.read_text("utf-8"))
-    series = [table for table in data["tables"] if table["name"].startswith(PREFIX)]
+    series = {kind: [table for table in data["tables"] if table["name"].startswith(kind)] for kind in KINDS}
+    series = {kind: tables for kind, tables in series.items() if tables}
     if not series:
-        raise SystemExit(f"{numbers} holds no growth; measure it with --sections growth.")
-    figure, axes = pyplot.subplots(1, len(series), figsize=(3.4 * len(series), 3.6), squeeze=False)
-    for axis, table in zip(axes[0], series):
-        for who, colour in COLOURS.items():
-            _draw(axis, table["rows"], who, colour)
-        axis.axhline(1, color="grey", linewidth=0.8)
-        axis.set(title=table["name"].removeprefix(PREFIX))
-        axis.grid(alpha=0.25)
-    axes[0][0].set_ylabel("time of a styled layer against the plain one")
-    axes[0][0].legend()
+        raise SystemExit(f"{numbers} holds no series; measure them with --sections layer-flops,growth.")
+    columns = max(map(len, series.values()))
+    size = (3.2 * columns, 3.4 * len(series))
+    figure, axes = pyplot.subplots(len(series), columns, figsize=size, squeeze=False)
+    for row, (kind, tables) in zip(axes, series.items()):
+        ending, said = KINDS[kind]
+        for axis, table in zip(row, tables):
+            _draw(axis, table["rows"], ending)
+            axis.set_title(table["name"].removeprefix(kind), fontsize=10)
+        row[0].set_ylabel(said)
+        row[0].legend()
     figure.suptitle(data["machine"], fontsize=8)
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
 
 
-def _draw(axis: Any, rows: dict[str, Any], who: str, colour: str) -> None:
-    """Medians, with a bar from quartile to quartile."""
-    measured = [(label, cells[who]) for label, cells in rows.items() if who in cells]
-    if not measured:
+def _draw(axis: Any, rows: dict[str, Any], ending: str) -> None:
+    for who, colour in COLOURS.items():
+        measured = [(label, cells[who + ending]) for label, cells in rows.items() if who + ending in cells]
+        if measured:
+            _line(axis, measured, color=colour, label=who)
+    axis.grid(alpha=0.25)
+    axis.tick_params(axis="x", labelsize=8)
+
+
+def _line(axis: Any, measured: list[tuple[str, Any]], **style: Any) -> None:
+    """Numbers as they are, medians with a bar from quartile to quartile."""
+    labels, values = zip(*measured)
+    if not isinstance(values[0], dict):
+        axis.plot(labels, values, marker="o", markersize=4, **style)
         return
-    labels, spreads = zip(*measured)
-    medians = [spread["median"] for spread in spreads]
-    below = [spread["median"] - spread["low"] for spread in spreads]
-    above = [spread["high"] - spread["median"] for spread in spreads]
-    axis.errorbar(labels, medians, (below, above), marker="o", markersize=4, capsize=3, color=colour, label=who)
+    medians = [spread["median"] for spread in values]
+    below = [spread["median"] - spread["low"] for spread in values]
+    above = [spread["high"] - spread["median"] for spread in values]
+    axis.errorbar(labels, medians, (below, above), marker="o", markersize=4, capsize=3, **style)
 
 
 if __name__ == "__main__":

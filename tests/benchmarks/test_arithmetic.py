@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.flops import flops, more
-from benchmarks.layers import Counting, Layer, Machine, Point, _made
+from benchmarks.layers import Counting, Layer, Machine, Point, _made, count
 from benchmarks.models import SIZES
 from benchmarks.report import Table, not_run
 from benchmarks.timing import Spread, Subject, compare, spread
@@ -119,3 +119,15 @@ def test_a_lone_unit_makes_what_attention_gives_and_the_sum_and_hardly_more() ->
     hidden = layer.x.numel() * layer.x.element_size()
     made = {name: _made(subject, layer.run)[1] for name, subject in layer.subjects().items()}
     assert made["ours"] - made["plain"] < 2.1 * hidden < made["diffusers"] - made["plain"]
+
+
+def test_arithmetic_of_a_layer_grows_with_units_and_tokens_and_stays_below_diffusers() -> None:
+    tables = {table.name: table.rows for table in count(SIZES["sdxl"])}
+    units = [row["ours, %"] for row in tables["arithmetic: units of 4 tokens"].values()]
+    sides = [row["ours, %"] for row in tables["arithmetic: side of the picture"].values()]
+    tokens = tables["arithmetic: tokens of one unit"]
+    assert units == sorted(units)
+    assert units[-1] == pytest.approx(8 * units[0])
+    assert sides == sorted(sides)  # the text's keys and values weigh less in large pictures
+    assert all(row["ours, %"] < row["diffusers, %"] for rows in tables.values() for row in rows.values())
+    assert tokens["16"]["ours, %"] == pytest.approx(4 * tokens["4"]["ours, %"])
