@@ -54,7 +54,7 @@ def settings(folder: Path, steps: int) -> Settings:
     trained_towers().save_encoder(encoder)
     return Settings(
         base=base, encoder=encoder, data=data, out=folder / "adapter", blocks=GROUPS, steps=steps, batch=32, rate=1e-3,
-        warmup=50, schedule="cosine", clip=1.0, save_every=500, cpu=True,
+        warmup=50, schedule="cosine", clip=1.0, weighting="picture", save_every=500, cpu=True,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ..training.settings import KINDS, PRECISIONS, SCHEDULES, Settings
+from ..training.settings import KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
 from .output import Report, complain
 
 # Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
@@ -50,6 +50,7 @@ def add_to(commands: Any) -> None:
         parser.add_argument(option, dest=name, type=kind, default=default, metavar=value, help=told + more)
     parser.add_argument("--kind", choices=list(KINDS), default="base", help="which image projection (default: base)")
     parser.add_argument("--schedule", choices=SCHEDULES, default="constant", help="of the rate (default: constant)")
+    parser.add_argument("--weighting", choices=WEIGHTINGS, default="noise", help="of the loss (default: noise)")
     parser.add_argument("--cosine", dest="schedule", action="store_const", const="cosine", help="--schedule cosine")
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="mixed precision (default: as accelerate is configured)"

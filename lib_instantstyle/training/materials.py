@@ -50,7 +50,7 @@ class Files:
 
 # Settings on which the loss curve depends.
 _SAME = (
-    *("kind", "rate", "weight_decay", "warmup", "schedule", "clip", "noise_offset"),
+    *("kind", "rate", "weight_decay", "warmup", "schedule", "clip", "noise_offset", "weighting"),
     *("drop_image", "drop_text", "drop_both", "size", "random_crop", "seed"),
 )
 

@@ -98,7 +98,8 @@ class Run:
         draws = [Draw(self.settings.seed, number) for number in self.split.numbers(step, at)]
         given, target = self.batches.make(draws)
         with self.accelerator.accumulate(self.prediction):
-            loss = loss_of(self.prediction(given, acting), target)
+            weights = self.batches.schedule.loss_weights(given.timesteps, self.settings.weighting)
+            loss = loss_of(self.prediction(given, acting), target, weights)
             self.accelerator.backward(loss)
             if self.settings.clip and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.prediction.parameters(), self.settings.clip)

@@ -12,6 +12,7 @@ from ..core.errors import InstantStyleError
 KINDS = {"base": 4, "plus": 16}  # tokens of the published SDXL adapters
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("no", "fp16", "bf16")
+WEIGHTINGS = ("noise", "picture")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     schedule: str = "constant"
     clip: float = 0.0  # largest norm of the gradient; 0: as it is
     noise_offset: float = 0.0
+    weighting: str = "noise"  # of the loss by timestep; "picture": by what an error does to the picture
     drop_image: float = 0.05  # share of samples without the image prompt
     drop_text: float = 0.05  # … without the text prompt
     drop_both: float = 0.05  # … without both
@@ -89,6 +91,7 @@ def _at_least(low: float, *names: str) -> list[Rule]:
 _RULES: list[Rule] = [
     ("kind", lambda value: value in KINDS, f"one of {', '.join(KINDS)}"),
     ("schedule", lambda value: value in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+    ("weighting", lambda value: value in WEIGHTINGS, f"one of {', '.join(WEIGHTINGS)}"),
     ("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     ("rate", lambda value: value > 0, "above 0"),
     ("size", lambda value: value >= 64 and value % 8 == 0, "a multiple of 8, 64 or more"),

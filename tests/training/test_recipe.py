@@ -9,7 +9,7 @@ from diffusers.optimization import get_scheduler
 
 from lib_instantstyle.core.errors import IncompatibleModelError
 from lib_instantstyle.training.draws import Draw
-from lib_instantstyle.training.recipe import NoiseSchedule, dropped, latents_of, noise_of, rate_at
+from lib_instantstyle.training.recipe import NoiseSchedule, dropped, latents_of, loss_of, noise_of, rate_at
 
 from .conftest import SettingsMaker
 
@@ -75,3 +75,19 @@ def test_the_rate_equals_diffusers_schedules(settings: SettingsMaker, name: str)
             assert rate_at(step, given) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
         theirs.step()
     assert [rate_at(step, given) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_errors_count_by_what_they_do_to_the_picture_when_asked() -> None:
+    schedule = NoiseSchedule(torch.tensor([0.99, 0.5, 0.01]), "epsilon")
+    times = torch.tensor([0, 1, 2])
+    assert schedule.loss_weights(times, "noise") is None
+    clean, middle, noisy = schedule.loss_weights(times, "picture").tolist()
+    assert clean == pytest.approx(5 / 99 * 100 / 99)  # held down by min-SNR
+    assert middle == pytest.approx(2.0)  # 1 + 1/SNR
+    assert noisy == pytest.approx(100.0, rel=1e-3)
+
+
+def test_the_loss_is_the_weighted_mean_over_samples() -> None:
+    wrong, right = torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
+    assert loss_of(wrong, right, torch.tensor([1.0, 3.0])).item() == 2.0
+    assert loss_of(wrong, right).item() == 1.0
