@@ -1,7 +1,8 @@
 """Teaches the checkpoint's autoencoder the world's latents: python -m demo.world.train_vae FOLDER [--steps N]
 
 The encoder learns to give the latents that train_latents has settled, but for their chessboard, which it cannot see;
-the decoder to draw pictures from them. Neither waits for the other, nor for the UNet.
+the decoder to draw pictures from them. Neither waits for the other, nor for the UNet. Weights that an earlier training
+left in the folder are gone on from.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ def _crops(latents: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return latents[..., rows, columns], pixels[..., fine_rows, fine_columns]
 
 
-def train(folder: Path, steps: int, batch: int = 12, rate: float = 5e-4) -> None:
+def train(folder: Path, steps: int, batch: int = 12, rate: float = 8e-4) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pixels = pictures(folder, scenes(24000, 1), "train")
     cells, vae = trained_cells(folder), models.vae().to(memory_format=torch.channels_last)
     begin_with_colours(vae)
+    if (folder / "vae.safetensors").exists():
+        vae.load_state_dict(load_file(folder / "vae.safetensors"))
     hold_offsets(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
