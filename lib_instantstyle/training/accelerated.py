@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..core.errors import InstantStyleError
+from ..hosts.standalone.models import pick_device
 from .materials import Place
 from .settings import Settings
 
@@ -18,7 +19,12 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def make_accelerator(settings: Settings) -> Any:
-    """An Accelerator as the settings, the launcher and `accelerate config` want it."""
+    """An Accelerator as the settings, the launcher and `accelerate config` want it.
+
+    Raises InstantStyleError when it is not installed or cannot be had in this precision.
+    """
+    if settings.precision == "fp16" and (settings.cpu or pick_device().type == "cpu"):
+        raise InstantStyleError("Precision fp16 needs a GPU, and this runs on a CPU. Say bf16, or no.", "precision")
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
@@ -27,17 +33,18 @@ def make_accelerator(settings: Settings) -> Any:
             "Install it: pip install -r requirements-training.txt"
         ) from None
     several = len(settings.blocks) > 1  # then the layers of the groups not drawn have no gradient
-    return Accelerator(
-        mixed_precision=settings.precision,
-        gradient_accumulation_steps=settings.accumulate,
-        cpu=settings.cpu,
-        log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
-        project_dir=str(settings.out),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=several),
-            InitProcessGroupKwargs(timeout=PATIENCE),
-        ],
-    )
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=several), InitProcessGroupKwargs(timeout=PATIENCE)]
+    try:
+        return Accelerator(
+            mixed_precision=settings.precision,
+            gradient_accumulation_steps=settings.accumulate,
+            cpu=settings.cpu,
+            log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
+            project_dir=str(settings.out),
+            kwargs_handlers=handlers,
+        )
+    except ValueError as error:  # one Python process has one precision, for one
+        raise InstantStyleError(f"Accelerate cannot start with these settings: {error}") from error
 
 
 def place_of(accelerator: Any) -> Place:

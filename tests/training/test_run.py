@@ -204,6 +204,7 @@ def test_bad_pictures_are_told_and_the_others_train(settings: SettingsMaker, tmp
         ({"drop_image": 0.9, "drop_both": 0.2}, "exceed 1"),
         ({"kind": "faceid"}, "kind must be one of base, plus"),
         ({"random_crop": True}, "--no-cache"),
+        ({"precision": "fp16"}, "needs a GPU"),
         ({"data": Path("nowhere")}, "there is no nowhere"),
         ({"data": Path(), "out": Path("run")}, "must not lie inside"),
         ({"encoder": Path("nowhere")}, "--encoder must name one"),
