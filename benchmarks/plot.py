@@ -46,6 +46,8 @@ def _draw(axis: Any, rows: dict[str, Any], ending: str) -> None:
         measured = [(label, cells[who + ending]) for label, cells in rows.items() if who + ending in cells]
         if measured:
             _line(axis, measured, color=colour, label=who)
+    if ending:  # a share of something, not a ratio about 1
+        axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
     axis.tick_params(axis="x", labelsize=8)
 
