@@ -13,12 +13,13 @@ from unittest import mock
 
 import pytest
 import torch
+from live_condition import Condition
 from live_world import as_base64, picture
 from torch import Tensor, nn
 
-# On the processor, in float32, with nothing fetched and nothing asked: the same everywhere.
+# On the processor, with nothing fetched and nothing asked: the same everywhere.
 ARGUMENTS = (
-    *("--use-cpu", "all", "--no-half", "--precision", "full", "--api"),
+    *("--use-cpu", "all", "--api"),
     *("--skip-version-check", "--no-download-sd-model", "--no-hashing", "--disable-console-progressbars"),
 )
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -143,12 +144,12 @@ class LiveWebUI:
         return [name for module in shared.sd_model.modules() for name in _hook_names(module)]
 
 
-def start(folder: Path, data: Path, patch: pytest.MonkeyPatch) -> LiveWebUI:
+def start(folder: Path, data: Path, condition: Condition, patch: pytest.MonkeyPatch) -> LiveWebUI:
     """Start the WebUI at `folder` on the data folder `data`."""
     for name, value in ENVIRONMENT.items():
         patch.setenv(name, value)
     patch.delenv("COMMANDLINE_ARGS", raising=False)
-    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS])
+    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS, *condition.precision, *condition.flags])
     patch.syspath_prepend(str(folder))
     patch.chdir(folder)
     torch.set_num_threads(1)  # tensors this small only wait for one another

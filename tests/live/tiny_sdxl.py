@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,8 @@ import tiny_shapes as unet
 import tiny_towers as towers
 import tiny_vae
 import torch
-from safetensors.torch import save_file
+from tiny_files import save_random
 from tiny_shapes import Shapes, under
-from torch import Tensor
 
 NAME = "tiny-sdxl"
 CONFIG = Path(__file__).with_suffix(".yaml")
@@ -50,7 +48,7 @@ def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0) -> TinyChe
     made = TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
     _write_text_tower(made.text_tower)
     made.config.write_text(_config(made.text_tower), encoding="utf-8")
-    _save(_checkpoint(), made.weights, seed, torch.float16)
+    save_random(_checkpoint(), made.weights, seed, torch.float16)
     return made
 
 
@@ -74,7 +72,7 @@ def write_tiny_adapter(
         for name in ("to_k_ip", "to_v_ip"):
             shapes[f"ip_adapter.{2 * index + 1}.{name}.weight"] = (width, cross_attention_dim)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _save(shapes, Path(path), seed, torch.float16)
+    save_random(shapes, Path(path), seed, torch.float16)
 
 
 def write_tiny_encoder(folder: Path, *, hidden_size: int, projection_dim: int, seed: int = 0) -> None:
@@ -95,17 +93,7 @@ def write_tiny_encoder(folder: Path, *, hidden_size: int, projection_dim: int, s
     }
     _write_json(folder / "config.json", config)
     shapes = towers.vision_tower(hidden_size, projection_dim)
-    _save(shapes, folder / "model.safetensors", seed, torch.float32)
-
-
-def write_tiny_lora(path: Path, *, block: str, layers: Sequence[str], seed: int = 0) -> None:
-    """Write a LoRA of rank 2 for layers of all cross-attentions in one of the UNet's wide blocks."""
-    prefix, rank, width = f"lora_unet_{block.replace('.', '_')}_transformer_blocks", 2, unet.WIDE
-    shapes: Shapes = {}
-    for name in (f"{prefix}_{depth}_attn2_{layer}" for depth in range(unet.DEEP) for layer in layers):
-        shapes |= {f"{name}.lora_down.weight": (rank, width), f"{name}.lora_up.weight": (width, rank)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _save(shapes, Path(path), seed, torch.float16)
+    save_random(shapes, folder / "model.safetensors", seed, torch.float32)
 
 
 def _checkpoint() -> Shapes:
@@ -168,20 +156,6 @@ def _write_tokenizer(folder: Path) -> None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _save(shapes: Shapes, path: Path, seed: int, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {name: _random(name, shape, generator).to(dtype) for name, shape in shapes.items()}
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw a matrix that keeps its input's scale, a gain about one or a bias about zero."""
-    noise: Tensor = torch.randn(shape, generator=generator)
-    if len(shape) > 1:
-        return noise / math.sqrt(math.prod(shape[1:]))
-    return 0.1 * noise + (0.0 if name.endswith("bias") else 1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
