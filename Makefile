@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENVS ?= .venvs
 
-.PHONY: test check test-current test-webui live demo clean
+.PHONY: test check test-current test-webui live live-matrix demo clean
 
 test: check test-current test-webui
 
@@ -34,6 +34,11 @@ WEBUI_PYTHON ?= $(WEBUI_DIR)/venv/bin/python
 live:
 	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
 	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live
+
+# The part of it that ends in a table: every case with its verdict.
+live-matrix:
+	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
+	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live -m matrix
 
 demo:
 	@echo "The embedded default is not built yet; try 'make test', or 'make live' with a WebUI of yours."; exit 2

@@ -7,7 +7,7 @@ property "seen", and a property "verdict" where passing means something else tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pytest
@@ -63,7 +63,7 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
     yield "|---" * len(HEADER) + "|"
     for place in order.values():
         for row in place:
-            yield f"| {row.place} | {row.case} | {row.verdict} | {row.seen} |"
+            yield f"| {' | '.join(cell.replace('|', '/') for cell in astuple(row))} |"
     yield from _counted([row.verdict for place in order.values() for row in place])
 
 
@@ -74,11 +74,11 @@ def _counted(verdicts: list[str]) -> Iterator[str]:
 
 def _last_line(report: pytest.TestReport) -> str:
     crash: Any = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message if crash is not None else report.longrepr).splitlines()[0].replace("|", "/")[:160]
+    return str(crash.message if crash is not None else report.longrepr).splitlines()[0][:160]
 
 
 def _reason(report: pytest.TestReport) -> str:
     if hasattr(report, "wasxfail"):
         return f"known not to work: {report.wasxfail}"
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return reason.removeprefix("Skipped: ").replace("|", "/")
+    return reason.removeprefix("Skipped: ")

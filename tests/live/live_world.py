@@ -60,6 +60,7 @@ def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World
     write_tiny_adapter(adapters / "tiny-base.safetensors", kind="base", encoder_width=ENCODER_PROJECTED)
     write_tiny_adapter(adapters / "tiny-plus.safetensors", kind="plus", encoder_width=ENCODER_HIDDEN, seed=1)
     write_tiny_encoder(encoder, hidden_size=ENCODER_HIDDEN, projection_dim=ENCODER_PROJECTED)
+    write_tiny_sdxl(checkpoints, name="tiny-short", seed=3, deep=2)  # of another family
     _write_extras(models)
     (folder / "config.json").write_text(json.dumps({**OPTIONS, **condition.options}), encoding="utf-8")
     return World(

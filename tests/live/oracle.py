@@ -94,8 +94,10 @@ class Oracle:
         assert len(rows) == batch, f"step {step} was said to have the rows {rows!r}, but has {batch}"
         with ExitStack() as stack:
             for path, layers in self.layers.items():
-                module = unet.get_submodule(path)
                 acting = [layer for layer in layers if layer.acts(self.pass_number, step)]
+                if not acting:
+                    continue
+                module = unet.get_submodule(path)
                 by_the_book = (_added if self.keep_first_term else _textbook)(module, acting, rows)
                 stack.enter_context(mock.patch.object(module, "forward", by_the_book))
             yield

@@ -5,6 +5,7 @@ Its detectors' weights are not needed: detection is replaced by one box, what AD
 
 from __future__ import annotations
 
+import json
 from unittest import mock
 
 import pytest
@@ -23,11 +24,9 @@ WITH_US = {"ad_script_names": "dynamic_prompting,instantstyle"}
 
 
 @pytest.fixture(autouse=True)
-def _one_box_is_detected(webui, world):
+def _one_box_is_detected(webui):
     from modules import scripts
 
-    if not world.has("*adetailer*"):
-        pytest.skip("the WebUI in WEBUI_DIR has no ADetailer")
     script = next(one for one in scripts.scripts_txt2img.alwayson_scripts if one.title() == "ADetailer")
     its_module = type(script).get_ad_model.__globals__
     mask = Image.new("L", (96, 64))
@@ -75,3 +74,11 @@ def test_a_plain_job_with_details_afterwards(webui, options):
     plain = webui.txt2img(**ON, options=options)
     webui.txt2img(UNIT, **ON, options=options)
     assert webui.txt2img(**ON, options=options).same_as(plain)
+
+
+def test_the_outer_picture_is_measured(webui):
+    """ADetailer has wound up our job by the time the picture is measured."""
+    options = {"instantstyle_measure": True, **WITH_US}
+    for settings, _ in ORDERS.values():
+        job = webui.txt2img(UNIT, **ON, **settings, options=options)
+        assert all("InstantStyle measured" in text for text in json.loads(job.answer["info"])["infotexts"])

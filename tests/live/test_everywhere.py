@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import test_matrix_attention as attention
 import test_matrix_prompts as prompts
 import test_matrix_sampling as sampling
 from live_case import UNIT, Case
@@ -13,10 +12,8 @@ pytestmark = [pytest.mark.under_condition, pytest.mark.matrix("conditions")]
 
 PROMPT = image_prompt()
 CASES = {
-    "txt2img": Case(),
-    "batch 2, count 2": sampling.CASES["batch 2, count 2"],
+    "batch 2": Case({"batch_size": 2}, rows=("ccuu",)),
     "negative longer than the prompt": prompts.CASES["negative longer than the prompt"],
-    "LoRA": attention.CASES["LoRA on the styled layers"],
     "hires fix": sampling.CASES["hires fix, pixels"],
     "inpaint, only masked": sampling.CASES["inpaint, only masked"],
     "refiner": Case({"refiner_checkpoint": "tiny-other", "refiner_switch_at": 0.5}),

@@ -10,6 +10,8 @@ from live_watch import at_call
 from live_world import as_base64, picture
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.matrix("interrupts and faults")
+
 UNIT = {"image": as_base64(picture(0))}
 
 

@@ -38,8 +38,13 @@ JOBS = {
     "batch 2, count 2": Case({"batch_size": 2, "n_iter": 2}, rows=("ccuu",)),
     "long negative": Case({"negative_prompt": LONG}, rows=("c u",)),
 }
-KINDS = [(units, job) for job in JOBS for units in UNITS if job in ("txt2img", "hires fix") or units in list(UNITS)[:4]]
-ORDERS = {"we first": lambda script: not is_ours(script), "we last": is_ours}
+KINDS = [
+    *((units, job) for job in ("txt2img", "hires fix") for units in UNITS),
+    *((units, "img2img") for units in ("reference", "T2I-Adapter on canny", "its IP-Adapter")),
+    *((units, "inpaint") for units in ("reference", "T2I-Adapter on canny", "its IP-Adapter")),
+    *((units, "batch 2, count 2") for units in ("reference", "its IP-Adapter", "all three")),
+    *((units, "long negative") for units in ("reference", "IP-Adapter and T2I-Adapter")),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -53,25 +58,28 @@ def beside(units, job, inside=adapters_taken_for_sdxl):
     return Case(settings, job.rows, job.tab, inside, first_term_is_kept=PROMPT in units, matters=True)
 
 
-@pytest.mark.parametrize(("units", "job"), KINDS, ids=[f"{units}, {job}" for units, job in KINDS])
+@pytest.mark.parametrize(("units", "job"), KINDS, ids=map(", ".join, KINDS))
 def test_case(examine, units, job):
     examine(beside(UNITS[units], JOBS[job]))
 
 
-@pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("order", ORDERS)
-def test_called_in_either_order(webui, units, order):
+@pytest.mark.parametrize("units", ["reference", "its IP-Adapter", "all three"])
+def test_called_in_either_order(webui, units):
     """Each order gives what the other gives, to the last bit."""
     settings = controlnet(*UNITS[units])
     with adapters_taken_for_sdxl():
-        as_loaded, plain = webui.txt2img(UNIT, **settings), webui.txt2img(**settings)
-        with scripts_sorted(ORDERS[order]):
-            assert webui.txt2img(UNIT, **settings).same_as(as_loaded)
+        with scripts_sorted(lambda script: not is_ours(script)):
+            first, plain = webui.txt2img(UNIT, **settings), webui.txt2img(**settings)
+        with scripts_sorted(is_ours):
+            assert webui.txt2img(UNIT, **settings).same_as(first)
             assert webui.txt2img(**settings).same_as(plain)
 
 
-@pytest.mark.parametrize("job", ["txt2img", "hires fix", "inpaint"])
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize(
+    ("units", "job"),
+    [*((units, "txt2img") for units in UNITS), ("all three", "hires fix"), ("reference", "inpaint")],
+    ids=str,
+)
 def test_its_result_is_untouched_when_we_are_off(webui, units, job):
     settings = {**JOBS[job].settings, **controlnet(*UNITS[units])}
     run = partial(webui.post, JOBS[job].tab, (), settings)

@@ -41,14 +41,17 @@ class TinyCheckpoint:
     text_tower: Path
 
 
-def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0) -> TinyCheckpoint:
-    """Write a checkpoint, and beside it the config by which the WebUI loads it as SDXL."""
+def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0, deep: int = unet.DEEP) -> TinyCheckpoint:
+    """Write a checkpoint, and beside it the config by which the WebUI loads it as SDXL.
+
+    With another `deep` its UNet has fewer or more layers than SDXL's, as distilled checkpoints and the refiner have.
+    """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     made = TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
     _write_text_tower(made.text_tower)
-    made.config.write_text(_config(made.text_tower), encoding="utf-8")
-    save_random(_checkpoint(), made.weights, seed, torch.float16)
+    made.config.write_text(_config(made.text_tower, deep), encoding="utf-8")
+    save_random(_checkpoint(deep), made.weights, seed, torch.float16)
     return made
 
 
@@ -96,16 +99,16 @@ def write_tiny_encoder(folder: Path, *, hidden_size: int, projection_dim: int, s
     save_random(shapes, folder / "model.safetensors", seed, torch.float32)
 
 
-def _checkpoint() -> Shapes:
+def _checkpoint(deep: int) -> Shapes:
     return (
-        under("model.diffusion_model.", unet.unet())
+        under("model.diffusion_model.", unet.unet(deep))
         | under("conditioner.embedders.0.transformer.text_model.", towers.clip_text_tower())
         | under("conditioner.embedders.1.model.", towers.open_clip_text_tower())
         | under("first_stage_model.", tiny_vae.vae())
     )
 
 
-def _config(text_tower: Path) -> str:
+def _config(text_tower: Path, deep: int) -> str:
     return Template(CONFIG.read_text("utf-8")).safe_substitute(
         text_tower=json.dumps(str(text_tower)),
         open_clip_arch=towers.OPEN_CLIP_ARCH,
@@ -115,7 +118,7 @@ def _config(text_tower: Path) -> str:
         narrow=unet.NARROW,
         head_width=unet.HEAD_WIDTH,
         shallow=unet.SHALLOW,
-        deep=unet.DEEP,
+        deep=deep,
         vae_width=tiny_vae.WIDTHS[0],
     )
 
