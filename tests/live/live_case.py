@@ -42,7 +42,8 @@ class Seen:
 
 @dataclass
 class Matrix:
-    """Runs cases. Every one is five jobs: plain, styled, plain again, with weight 0, and by the formula."""
+    """Runs cases. Each is four jobs: with weight 0, styled, plain, and by the formula. That the first and the third are
+    the same to the last bit shows that weight 0 is no style, and that the styled job has left nothing behind."""
 
     webui: LiveWebUI
     world: World
@@ -51,12 +52,10 @@ class Matrix:
     def examine(self, case: Case) -> Seen:
         """Raises AssertionError unless the style is what the formula says and leaves nothing behind."""
         with case.inside():
-            plain, styled, again = self._run(case), self._run(case, UNIT), self._run(case)
-            idle = self._run(case, {**UNIT, "weight": 0})
+            idle, styled, plain = self._run(case, {**UNIT, "weight": 0}), self._run(case, UNIT), self._run(case)
             with styling(self.world, [STYLING], case.rows, keep_first_term=case.first_term_is_kept):
                 expected = self._run(case)
-        assert again.same_as(plain), "the plain job after the styled one is another than before it"
-        assert idle.same_as(plain), "weight 0 is not the plain job"
+        assert plain.same_as(idle), "weight 0 is not the plain job, or the styled job has left something behind"
         if case.matters:
             assert not plain.same_as(self._run(Case())), "the condition changes nothing, so the case shows nothing"
         return seen_in(plain, styled, expected, self.tolerance)

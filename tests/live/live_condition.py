@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 VARIABLE = "INSTANTSTYLE_LIVE_CONDITION"
@@ -25,9 +26,11 @@ class Condition:
     extensions: tuple[str, ...] = ("*controlnet*",)  # patterns of folder names; the tester's WebUI need not have them
     own_name: str = "sd-webui-instantstyle"  # extensions are loaded in the order of their names
     tolerance: float | None = None  # where arithmetic is coarser than float32
+    models: str | None = None  # a models folder that is there already
 
-    def as_variable(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(asdict(self))}
+    def as_variable(self, models: Path) -> dict[str, str]:
+        """The environment variable that tells another process of this condition, and that it may use these models."""
+        return {VARIABLE: json.dumps(asdict(replace(self, models=str(models))))}
 
 
 USUAL = Condition()

@@ -19,10 +19,17 @@ from tiny_extras import (
     write_tiny_text_lora,
     write_tiny_vae,
 )
-from tiny_sdxl import TinyCheckpoint, write_tiny_adapter, write_tiny_encoder, write_tiny_sdxl
+from tiny_sdxl import (
+    TinyCheckpoint,
+    tiny_checkpoint,
+    write_tiny_adapter,
+    write_tiny_encoder,
+    write_tiny_sdxl,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENCODER_HIDDEN, ENCODER_PROJECTED = 64, 256  # the second is the pooled text's width: content can be subtracted
+OTHER = "tiny-other"  # checkpoint
 OPTIONS = {
     "show_progress_type": "Approx cheap",  # the default fetches a file at the first picture
     "sd_model_checkpoint": "tiny-sdxl.safetensors",
@@ -56,21 +63,31 @@ class World:
 def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World:
     """Fill `folder`; nothing outside it is written."""
     models = folder / "models"
-    checkpoints, adapters, encoder = models / "Stable-diffusion", models / "ControlNet", models / "clip_vision" / "tiny"
-    write_tiny_adapter(adapters / "tiny-base.safetensors", kind="base", encoder_width=ENCODER_PROJECTED)
-    write_tiny_adapter(adapters / "tiny-plus.safetensors", kind="plus", encoder_width=ENCODER_HIDDEN, seed=1)
-    write_tiny_encoder(encoder, hidden_size=ENCODER_HIDDEN, projection_dim=ENCODER_PROJECTED)
-    write_tiny_sdxl(checkpoints, name="tiny-short", seed=3, deep=2)  # of another family
-    _write_extras(models)
+    if condition.models is None:
+        _write_models(models)
+    else:
+        models.symlink_to(condition.models, target_is_directory=True)
     (folder / "config.json").write_text(json.dumps({**OPTIONS, **condition.options}), encoding="utf-8")
+    checkpoints = models / "Stable-diffusion"
     return World(
         folder=folder,
-        checkpoint=write_tiny_sdxl(checkpoints),
-        other_checkpoint=write_tiny_sdxl(checkpoints, name="tiny-other", seed=2),
-        adapters=adapters,
-        encoder=encoder,
+        checkpoint=tiny_checkpoint(checkpoints),
+        other_checkpoint=tiny_checkpoint(checkpoints, OTHER),
+        adapters=models / "ControlNet",
+        encoder=models / "clip_vision" / "tiny",
         extensions=_link_extensions(folder / "extensions", webui / "extensions", condition),
     )
+
+
+def _write_models(models: Path) -> None:
+    checkpoints, adapters = models / "Stable-diffusion", models / "ControlNet"
+    write_tiny_sdxl(checkpoints)
+    write_tiny_sdxl(checkpoints, name=OTHER, seed=2)
+    write_tiny_sdxl(checkpoints, name="tiny-short", seed=3, deep=2)  # of another family
+    write_tiny_adapter(adapters / "tiny-base.safetensors", kind="base", encoder_width=ENCODER_PROJECTED)
+    write_tiny_adapter(adapters / "tiny-plus.safetensors", kind="plus", encoder_width=ENCODER_HIDDEN, seed=1)
+    write_tiny_encoder(models / "clip_vision" / "tiny", hidden_size=ENCODER_HIDDEN, projection_dim=ENCODER_PROJECTED)
+    _write_extras(models)
 
 
 def _write_extras(models: Path) -> None:

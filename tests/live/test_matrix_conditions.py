@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-from xml.etree import ElementTree
-
 import pytest
 import torch
+from live_child import rows_from, run_under
 from live_condition import Condition
-from live_report import ROWS, SEEN, Row, name_of
+from live_report import ROWS
 
-HERE = Path(__file__).parent
-PATIENCE = 1800  # seconds for one condition
+EVERYWHERE = "test_everywhere.py"
+CONTROLNET = "*controlnet*"
 NEIGHBOURS = ("*freeu*", "*dynamic-thresholding*", "*multidiffusion*", "*regional-prompter*", "*incantations*")
 
-EVERYWHERE = HERE / "test_everywhere.py"
+# Name → the condition, and which of the cases are tried under it (pytest's -k; all when empty).
 CONDITIONS = {
-    "--medvram": Condition(("--medvram",)),
-    "--medvram-sdxl": Condition(("--medvram-sdxl",)),
-    "--lowvram": Condition(("--lowvram",)),
-    "no ControlNet": Condition(extensions=()),
-    "ControlNet disabled": Condition(options={"disabled_extensions": ["sd-webui-controlnet"]}),
-    "our folder named before ControlNet's": Condition(own_name="0-instantstyle"),
-    "our folder named after ControlNet's": Condition(own_name="zz-instantstyle"),
-    "fp8 weights, bfloat16 arithmetic": Condition(options={"fp8_storage": "Enable"}, tolerance=0.3),
+    "--medvram": (Condition(("--medvram",)), ""),
+    "--medvram-sdxl": (Condition(("--medvram-sdxl",)), "batch or hires"),
+    "--lowvram": (Condition(("--lowvram",)), ""),
+    "no ControlNet": (Condition(extensions=()), "batch or hires"),
+    "ControlNet disabled": (Condition(options={"disabled_extensions": ["sd-webui-controlnet"]}), "batch"),
+    "our folder first": (Condition(own_name="0-instantstyle"), "controlnet"),
+    "our folder last": (Condition(own_name="zz-instantstyle"), "controlnet"),
+    "fp8 weights, bfloat16 arithmetic": (Condition(options={"fp8_storage": "Enable"}, tolerance=0.3), ""),
 }
+
+
+@pytest.fixture
+def under(world, record_property):
+    """Runs test files under a condition; each of their tests is a row of the table, and all must pass."""
+
+    def run(condition, name, *arguments):
+        rows = rows_from(run_under(condition, world, *arguments), name)
+        record_property(ROWS, rows)
+        failed = [f"{row.case}: {row.verdict}" for row in rows if row.verdict.startswith("FAILS")]
+        assert not failed, "\n".join(failed)
+
+    return run
 
 
 @pytest.mark.matrix("conditions")
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_under(webui_folder, record_property, tmp_path, name):
-    run_under(CONDITIONS[name], name, [EVERYWHERE], record_property, tmp_path)
+def test_under(under, name):
+    condition, chosen = CONDITIONS[name]
+    under(condition, name, EVERYWHERE, *(("-k", chosen) if chosen else ()))
 
 
 @pytest.mark.matrix("neighbours")
-def test_beside_neighbours(webui_folder, record_property, tmp_path):
+def test_beside_neighbours(under):
     """All of them installed, and one after the other switched on."""
-    condition = Condition(extensions=("*controlnet*", *NEIGHBOURS))
-    run_under(condition, "all neighbours installed", [HERE / "test_neighbours.py"], record_property, tmp_path)
+    under(Condition(extensions=(CONTROLNET, *NEIGHBOURS)), "all neighbours installed", "test_neighbours.py")
 
 
 @pytest.mark.matrix("neighbours")
-def test_beside_adetailer(webui_folder, record_property, tmp_path):
+def test_beside_adetailer(under, webui_folder):
     if not any((webui_folder / "extensions").glob("*adetailer*")):
         pytest.skip("the WebUI in WEBUI_DIR has no ADetailer")
-    condition = Condition(extensions=("*controlnet*", "*adetailer*"), flags=("--ad-no-huggingface",))
-    run_under(condition, "ADetailer", [HERE / "test_adetailer.py"], record_property, tmp_path)
+    condition = Condition(("--ad-no-huggingface",), extensions=(CONTROLNET, "*adetailer*"))
+    under(condition, "ADetailer", "test_adetailer.py")
 
 
 @pytest.mark.matrix("conditions")
@@ -59,27 +67,3 @@ def test_half_precision():
     except RuntimeError as error:
         pytest.skip(f"this torch cannot do it on a processor: {error}")
     pytest.fail("This torch computes in half precision: try --precision half here.")
-
-
-def run_under(condition, name, files, record_property, tmp_path):
-    """Run test files under a condition; each of their tests is a row of the table, and all must pass."""
-    report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", *map(str, files), f"--junitxml={report}", f"--rootdir={HERE}"]
-    environment = {**os.environ, **condition.as_variable()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert report.is_file(), done.stdout[-3000:] + done.stderr[-3000:]
-    rows = [row_of(case, name) for case in ElementTree.parse(report).iter("testcase")]
-    record_property(ROWS, rows)
-    failed = [row for row in rows if row.verdict.startswith("FAILS")]
-    assert rows, done.stdout[-3000:]
-    assert not failed, "\n".join(f"{row.case}: {row.verdict}" for row in failed)
-
-
-def row_of(case, place):
-    """A row of the table from what the other process wrote of one test."""
-    noted = {one.get("name"): one.get("value") for one in case.iter("property")}
-    name, verdict = name_of(f"::{case.get('name')}"), noted.get("verdict", "works")
-    for trouble, word in (("failure", "FAILS"), ("error", "FAILS"), ("skipped", "not run")):
-        for one in case.iter(trouble):
-            verdict = f"{word}: {(one.get('message') or '').splitlines()[0][:160]}"
-    return Row(place, name, verdict, noted.get(SEEN, ""))

@@ -41,6 +41,11 @@ class TinyCheckpoint:
     text_tower: Path
 
 
+def tiny_checkpoint(folder: Path, name: str = NAME) -> TinyCheckpoint:
+    """Where the checkpoint of that name lies in `folder`, or would."""
+    return TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
+
+
 def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0, deep: int = unet.DEEP) -> TinyCheckpoint:
     """Write a checkpoint, and beside it the config by which the WebUI loads it as SDXL.
 
@@ -48,7 +53,7 @@ def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0, deep: int 
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    made = TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
+    made = tiny_checkpoint(folder, name)
     _write_text_tower(made.text_tower)
     made.config.write_text(_config(made.text_tower, deep), encoding="utf-8")
     save_random(_checkpoint(deep), made.weights, seed, torch.float16)
