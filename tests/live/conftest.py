@@ -129,13 +129,17 @@ def by_the_book(webui, world):
     return Comparison(webui, world)
 
 
-@pytest.fixture
-def examine(webui, world, record_property):
-    """Runs a case of the matrix and writes down what was seen."""
+@pytest.fixture(scope="session")
+def matrix(webui, world):
     from live_case import Matrix
 
     tolerance = (from_environment() or USUAL).tolerance
-    matrix = Matrix(webui, world) if tolerance is None else Matrix(webui, world, tolerance)
+    return Matrix(webui, world) if tolerance is None else Matrix(webui, world, tolerance)
+
+
+@pytest.fixture
+def examine(matrix, record_property):
+    """Runs a case of the matrix and writes down what was seen."""
     return lambda case: record_property("seen", matrix.examine(case))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from live_comparison import LEAST_EFFECT, TOLERANCE, distance
@@ -57,8 +58,12 @@ class Matrix:
                 expected = self._run(case)
         assert plain.same_as(idle), "weight 0 is not the plain job, or the styled job has left something behind"
         if case.matters:
-            assert not plain.same_as(self._run(Case())), "the condition changes nothing, so the case shows nothing"
+            assert not plain.same_as(self._bare), "the condition changes nothing, so the case shows nothing"
         return seen_in(plain, styled, expected, self.tolerance)
+
+    @cached_property
+    def _bare(self) -> Job:
+        return self._run(Case())
 
     def _run(self, case: Case, *units: Any) -> Job:
         job = self.webui.post(case.tab, units, dict(case.settings))
