@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from live_comparison import LEAST_EFFECT, TOLERANCE, distance
-from live_webui import Job, LiveWebUI, Pass
+from live_recording import Pass
+from live_webui import Job, LiveWebUI
 from live_world import World, as_base64, picture
 from oracle import STYLE, Styling, styling
 

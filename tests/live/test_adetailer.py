@@ -17,8 +17,9 @@ from PIL import Image
 pytestmark = [pytest.mark.under_condition, pytest.mark.matrix("neighbours")]
 
 DETAIL = {"ad_model": "mediapipe_face_full", "ad_denoising_strength": 0.6, "ad_prompt": "a face"}
-ON = {"scripts": {"ADetailer": {"args": [DETAIL]}}}
-TWICE = {"scripts": {"ADetailer": {"args": [DETAIL, {**DETAIL, "ad_prompt": "a hand"}]}}}
+SWITCHES = [True, False]  # it is on; the first sampling is not left out
+ON = {"scripts": {"ADetailer": {"args": [*SWITCHES, DETAIL]}}}
+TWICE = {"scripts": {"ADetailer": {"args": [*SWITCHES, DETAIL, {**DETAIL, "ad_prompt": "a hand"}]}}}
 BOX = (16, 8, 72, 48)
 WITH_US = {"ad_script_names": "dynamic_prompting,instantstyle"}
 
