@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any
-from unittest import mock
 
 import pytest
 import tiny_shapes
@@ -55,11 +54,15 @@ def on(script: str, args: list[Any], **settings: Any) -> dict[str, Any]:
 def freeu_knows_tiny_widths():
     from lib_free_u import unet
 
-    code: CodeType = unet.free_u_cat_hijack.__code__
+    hijack = unet.free_u_cat_hijack
+    code: CodeType = hijack.__code__
     constants = tuple(WIDTHS[1] if one == WIDTHS[0] else one for one in code.co_consts)
     assert constants != code.co_consts, "FreeU has another list of widths than this test knows"
-    with mock.patch.object(unet.free_u_cat_hijack, "__code__", code.replace(co_consts=constants)):
+    hijack.__code__ = code.replace(co_consts=constants)
+    try:
         yield
+    finally:
+        hijack.__code__ = code
 
 
 DYNAMIC, TILED, REGIONAL = "Dynamic Thresholding (CFG Scale Fix)", "Tiled Diffusion", "Regional Prompter"
