@@ -91,7 +91,7 @@ NEIGHBOURS = {
     ),
     "Regional Prompter: Latent": (
         "*regional-prompter*",
-        lambda: Case(on(REGIONAL, regional("Latent"), **COLUMNS), rows=("ccu",), matters=True),
+        lambda: Case(on(REGIONAL, regional("Latent"), **COLUMNS), rows=("c c u",), matters=True),
     ),
     "Incantations: SEG": (
         "*incantations*",
