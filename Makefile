@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENVS ?= .venvs
 
-.PHONY: test check test-current test-webui live demo clean
+.PHONY: test check test-current test-webui live live-matrix demo clean
 
 test: check test-current test-webui
 
@@ -34,6 +34,11 @@ WEBUI_PYTHON ?= $(WEBUI_DIR)/venv/bin/python
 live:
 	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
 	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live
+
+# The part of it that ends in a table: every case with its verdict.
+live-matrix:
+	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
+	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live -m matrix
 
 # The embedded default: a picture sheet and a table, drawn by the small trained world that ships with the project. With
 # MODEL=…, ADAPTER=… and ENCODER=… the same with SDXL's own weights; ARGS="…" for anything else (ARGS=--help).

@@ -52,7 +52,7 @@ class InstantStyleScript(scripts.Script):
         job.detach()
 
     def postprocess_image(self, p, pp, *args):
-        measure_result(job, p, pp.image)
+        measure_result(job, p, pp.image, lambda: in_cell(p, requested_units(args)))
 
     def postprocess(self, p, processed, *args):
         job.end()

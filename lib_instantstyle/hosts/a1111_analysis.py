@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from modules.fifo_lock import FIFOLock
 
 from ..analysis import Analyst
 from ..core.errors import InstantStyleError
+from ..core.units import StyleUnit
 from .a1111_job import StyleJob, live_job
 
 MEASURED_KEY = "InstantStyle measured"
@@ -68,22 +69,28 @@ class Measured(str):
         return None if use_main_prompt else str(self)
 
 
-def measure_result(job: StyleJob, p: Any, image: Image.Image) -> None:
+def measure_result(job: StyleJob, p: Any, image: Image.Image, units: Callable[[], Sequence[StyleUnit]]) -> None:
     """Write what a finished picture is similar to into its infotext, by the first unit that acts; never raise.
 
-    The picture is only looked at.
+    The picture is only looked at. `units` gives those of `p`, should its plans be gone.
     """
-    if not getattr(shared.opts, "instantstyle_measure", False) or p is not job.owner:
+    if not getattr(shared.opts, "instantstyle_measure", False):
         return
     p.extra_generation_params.pop(MEASURED_KEY, None)  # that of the picture before
-    plan = next((plan for plan in job.plans if plan.scales), None)
-    if plan is None:
-        return
     try:
-        with devices.without_autocast():
-            found = live_analyst().measure(plan.unit, image, p.prompts[getattr(p, "batch_index", 0)])
-        p.extra_generation_params[MEASURED_KEY] = Measured(found.described)
+        _measure(job, p, image, units)
     except Exception as error:
         if not isinstance(error, InstantStyleError):
             log.exception("Unexpected error; the picture is not measured")
         job.tell(f"InstantStyle could not measure a picture: {error}")
+
+
+def _measure(job: StyleJob, p: Any, image: Image.Image, units: Callable[[], Sequence[StyleUnit]]) -> None:
+    if p is not job.owner:  # another script has wound it up, to run a job of its own on the picture
+        job.begin(p, units())
+    plan = next((plan for plan in job.plans if plan.scales), None)
+    if plan is None:
+        return
+    with devices.without_autocast():
+        found = live_analyst().measure(plan.unit, image, p.prompts[getattr(p, "batch_index", 0)])
+    p.extra_generation_params[MEASURED_KEY] = Measured(found.described)

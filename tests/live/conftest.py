@@ -15,21 +15,43 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from live_condition import USUAL, from_environment
+from live_report import Row, note_places, rows_of, table
 
 HERE = Path(__file__).parent
 SKIPPED = "live tests were not run: set WEBUI_DIR to an AUTOMATIC1111 WebUI and run them with its Python, see README"
 SHIPPED_WITH_WEBUI = ("gradio", "open_clip")
+ROWS: list[Row] = []  # of the table that ends the run
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the live tests; with no WebUI to test, leave one of them, to be skipped for all in one line."""
     live = [item for item in items if HERE in item.path.parents]
+    note_places(live)
     for item in live:
         item.add_marker(pytest.mark.live)
     if live and not os.environ.get("WEBUI_DIR"):
         live[0].add_marker(pytest.mark.skip(reason=f"{len(live)} {SKIPPED}"))
-        config.hook.pytest_deselected(items=live[1:])
-        items[:] = [item for item in items if item not in live[1:]]
+        _deselect(config, items, live[1:])
+    elif from_environment() is None:
+        _deselect(config, items, [item for item in live if item.get_closest_marker("under_condition")])
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], unwanted: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=unwanted)
+    items[:] = [item for item in items if item not in unwanted]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    ROWS.extend(rows_of(report))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The matrix of what was tried."""
+    if ROWS:
+        terminalreporter.section("live matrix")
+        for line in table(ROWS):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -50,7 +72,7 @@ def world(webui_folder):
     from live_world import make_world
 
     with tempfile.TemporaryDirectory(prefix="instantstyle-live-") as folder:
-        yield make_world(Path(folder).resolve(), webui_folder)
+        yield make_world(Path(folder).resolve(), webui_folder, from_environment() or USUAL)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +81,7 @@ def webui(webui_folder, world) -> Iterator[object]:
     from live_webui import start
 
     with pytest.MonkeyPatch.context() as patch:
-        yield start(webui_folder, world.folder, patch)
+        yield start(webui_folder, world.folder, from_environment() or USUAL, patch)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +127,20 @@ def by_the_book(webui, world):
     from live_comparison import Comparison
 
     return Comparison(webui, world)
+
+
+@pytest.fixture(scope="session")
+def matrix(webui, world):
+    from live_case import Matrix
+
+    tolerance = (from_environment() or USUAL).tolerance
+    return Matrix(webui, world) if tolerance is None else Matrix(webui, world, tolerance)
+
+
+@pytest.fixture
+def examine(matrix, record_property):
+    """Runs a case of the matrix and writes down what was seen."""
+    return lambda case: record_property("seen", matrix.examine(case))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from live_webui import Job, LiveWebUI, Pass
+from live_recording import Pass
+from live_webui import Job, LiveWebUI
 from live_world import World
 from oracle import Styling, styling
 from torch import Tensor

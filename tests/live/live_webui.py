@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from unittest import mock
 
 import pytest
 import torch
+from live_condition import Condition
+from live_recording import Pass, img2img_is_seeded, recording
 from live_world import as_base64, picture
-from torch import Tensor, nn
+from torch import nn
 
-# On the processor, in float32, with nothing fetched and nothing asked: the same everywhere.
+# On the processor, with nothing fetched and nothing asked: the same everywhere.
 ARGUMENTS = (
-    *("--use-cpu", "all", "--no-half", "--precision", "full", "--api"),
+    *("--use-cpu", "all", "--api"),
     *("--skip-version-check", "--no-download-sd-model", "--no-hashing", "--disable-console-progressbars"),
 )
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -34,22 +36,6 @@ SETTINGS = {
 }
 IMG2IMG = {"init_images": [as_base64(picture(7, (96, 64)))], "denoising_strength": 0.7}
 OUR_HOOKS = "instantstyle_"
-
-
-@dataclass
-class Pass:
-    """One sampling pass: what the UNet answered to each call, and the latents at the end."""
-
-    predictions: list[Tensor] = field(default_factory=list)
-    latents: Tensor | None = None  # none when sampling failed
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.predictions, *([] if self.latents is None else [self.latents])]
-
-    def same_as(self, other: Pass) -> bool:
-        """Whether both are bit-identical in every prediction and in the latents."""
-        return len(self.tensors) == len(other.tensors) and all(map(torch.equal, self.tensors, other.tensors))
 
 
 @dataclass
@@ -130,8 +116,7 @@ class LiveWebUI:
             scripts = {**scripts, "InstantStyle": {"args": list(units)}}
         body = {**SETTINGS, **settings, "alwayson_scripts": scripts}
         job = Job()
-        torch.manual_seed(0)  # img2img draws from the global generator
-        with _recording(job), mock.patch.dict(shared.opts.data, options):
+        with recording(job.passes), img2img_is_seeded(), mock.patch.dict(shared.opts.data, options):
             response = self.client.post(f"/sdapi/v1/{tab}", json=body)
         job.status, job.answer = response.status_code, response.json()
         return job
@@ -143,12 +128,12 @@ class LiveWebUI:
         return [name for module in shared.sd_model.modules() for name in _hook_names(module)]
 
 
-def start(folder: Path, data: Path, patch: pytest.MonkeyPatch) -> LiveWebUI:
+def start(folder: Path, data: Path, condition: Condition, patch: pytest.MonkeyPatch) -> LiveWebUI:
     """Start the WebUI at `folder` on the data folder `data`."""
     for name, value in ENVIRONMENT.items():
         patch.setenv(name, value)
     patch.delenv("COMMANDLINE_ARGS", raising=False)
-    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS])
+    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS, *condition.precision, *condition.flags])
     patch.syspath_prepend(str(folder))
     patch.chdir(folder)
     torch.set_num_threads(1)  # tensors this small only wait for one another
@@ -163,31 +148,6 @@ def _own_interrupt_key() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, kept)
-
-
-@contextmanager
-def _recording(job: Job) -> Iterator[None]:
-    from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
-
-    from modules.sd_samplers_common import Sampler
-
-    sample, call = Sampler.launch_sampling, OpenAIWrapper.forward
-
-    def sample_and_keep(self: Any, *args: Any) -> Tensor:
-        job.passes.append(Pass())
-        latents = sample(self, *args)
-        job.passes[-1].latents = latents.detach().clone()
-        return latents
-
-    def call_and_keep(self: Any, *args: Any, **kwargs: Any) -> Tensor:
-        predicted = call(self, *args, **kwargs)
-        job.passes[-1].predictions.append(predicted.detach().clone())
-        return predicted
-
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_and_keep))
-        stack.enter_context(mock.patch.object(OpenAIWrapper, "forward", call_and_keep))
-        yield
 
 
 def _hook_names(module: nn.Module) -> list[str]:

@@ -6,17 +6,34 @@ import base64
 import io
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+from live_condition import USUAL, Condition
 from PIL import Image
-from tiny_sdxl import TinyCheckpoint, write_tiny_adapter, write_tiny_encoder, write_tiny_lora, write_tiny_sdxl
+from tiny_extras import (
+    write_tiny_hypernetwork,
+    write_tiny_lora,
+    write_tiny_t2i_adapter,
+    write_tiny_text_lora,
+    write_tiny_vae,
+)
+from tiny_sdxl import (
+    TinyCheckpoint,
+    tiny_checkpoint,
+    write_tiny_adapter,
+    write_tiny_encoder,
+    write_tiny_sdxl,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENCODER_HIDDEN, ENCODER_PROJECTED = 64, 256  # the second is the pooled text's width: content can be subtracted
+OTHER = "tiny-other"  # checkpoint
 OPTIONS = {
     "show_progress_type": "Approx cheap",  # the default fetches a file at the first picture
     "sd_model_checkpoint": "tiny-sdxl.safetensors",
+    "sd_vae": "Automatic",  # said here so that a job's own choice ends with it
 }
 
 
@@ -29,39 +46,66 @@ class World:
     other_checkpoint: TinyCheckpoint
     adapters: Path
     encoder: Path
-    has_controlnet: bool
+    extensions: tuple[str, ...]  # names of the tester's that are linked
+
+    @property
+    def has_controlnet(self) -> bool:
+        return self.has("*controlnet*")
+
+    def has(self, pattern: str) -> bool:
+        """Whether one of the linked extensions has such a name."""
+        return any(fnmatch(name, pattern) for name in self.extensions)
 
     def adapter(self, name: str) -> Path:
         return self.adapters / f"{name}.safetensors"
 
 
-def make_world(folder: Path, webui: Path) -> World:
+def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World:
     """Fill `folder`; nothing outside it is written."""
     models = folder / "models"
-    checkpoints, adapters, encoder = models / "Stable-diffusion", models / "ControlNet", models / "clip_vision" / "tiny"
-    write_tiny_adapter(adapters / "tiny-base.safetensors", kind="base", encoder_width=ENCODER_PROJECTED)
-    write_tiny_adapter(adapters / "tiny-plus.safetensors", kind="plus", encoder_width=ENCODER_HIDDEN, seed=1)
-    write_tiny_encoder(encoder, hidden_size=ENCODER_HIDDEN, projection_dim=ENCODER_PROJECTED)
-    write_tiny_lora(models / "Lora" / "tiny-lora.safetensors", block="output_blocks.1.1", layers=("to_q", "to_out_0"))
-    (folder / "config.json").write_text(json.dumps(OPTIONS), encoding="utf-8")
+    if condition.models is None:
+        _write_models(models)
+    else:
+        models.symlink_to(condition.models, target_is_directory=True)
+    (folder / "config.json").write_text(json.dumps({**OPTIONS, **condition.options}), encoding="utf-8")
+    checkpoints = models / "Stable-diffusion"
     return World(
         folder=folder,
-        checkpoint=write_tiny_sdxl(checkpoints),
-        other_checkpoint=write_tiny_sdxl(checkpoints, name="tiny-other", seed=2),
-        adapters=adapters,
-        encoder=encoder,
-        has_controlnet=_link_extensions(folder / "extensions", webui / "extensions"),
+        checkpoint=tiny_checkpoint(checkpoints),
+        other_checkpoint=tiny_checkpoint(checkpoints, OTHER),
+        adapters=models / "ControlNet",
+        encoder=models / "clip_vision" / "tiny",
+        extensions=_link_extensions(folder / "extensions", webui / "extensions", condition),
     )
 
 
-def _link_extensions(own: Path, theirs: Path) -> bool:
-    """Link this project, and the ControlNet extension if the WebUI has it; tell whether it has."""
+def _write_models(models: Path) -> None:
+    checkpoints, adapters = models / "Stable-diffusion", models / "ControlNet"
+    write_tiny_sdxl(checkpoints)
+    write_tiny_sdxl(checkpoints, name=OTHER, seed=2)
+    write_tiny_sdxl(checkpoints, name="tiny-short", seed=3, deep=2)  # of another family
+    write_tiny_adapter(adapters / "tiny-base.safetensors", kind="base", encoder_width=ENCODER_PROJECTED)
+    write_tiny_adapter(adapters / "tiny-plus.safetensors", kind="plus", encoder_width=ENCODER_HIDDEN, seed=1)
+    write_tiny_encoder(models / "clip_vision" / "tiny", hidden_size=ENCODER_HIDDEN, projection_dim=ENCODER_PROJECTED)
+    _write_extras(models)
+
+
+def _write_extras(models: Path) -> None:
+    write_tiny_lora(models / "Lora" / "tiny-lora.safetensors", block="output_blocks.1.1", layers=("to_q", "to_out_0"))
+    write_tiny_text_lora(models / "Lora" / "tiny-text-lora.safetensors")
+    write_tiny_hypernetwork(models / "hypernetworks" / "tiny-hypernetwork.pt")
+    write_tiny_t2i_adapter(models / "ControlNet" / "t2i-adapter_xl_canny_tiny.safetensors")
+    write_tiny_vae(models / "VAE" / "tiny-vae.safetensors", seed=5)
+
+
+def _link_extensions(own: Path, theirs: Path, condition: Condition) -> tuple[str, ...]:
+    """Link this project, and what the WebUI has of the extensions that are wanted; tell their names."""
     own.mkdir(parents=True)
-    (own / "sd-webui-instantstyle").symlink_to(PROJECT, target_is_directory=True)
-    found = next((path for path in sorted(theirs.glob("*controlnet*")) if path.is_dir()), None)
-    if found is not None:
-        (own / found.name).symlink_to(found.resolve(), target_is_directory=True)
-    return found is not None
+    (own / condition.own_name).symlink_to(PROJECT, target_is_directory=True)
+    found = [path for pattern in condition.extensions for path in sorted(theirs.glob(pattern)) if path.is_dir()]
+    for path in found:
+        (own / path.name).symlink_to(path.resolve(), target_is_directory=True)
+    return tuple(path.name for path in found)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (300, 200)) -> Image.Image:

@@ -72,9 +72,13 @@ class Layer:
 @dataclass
 class Oracle:
     """Counts passes and calls of the UNet. `rows` tells each step's calls: "cu" is one call with a conditional and an
-    unconditional row, "cc uu" is two calls of two rows. When there are more steps, it starts over."""
+    unconditional row, "cc uu" is two calls of two rows. When there are more steps, it starts over.
+
+    With `keep_first_term` the first term is what the module makes by itself, under whatever another extension has put
+    into it: to_out is linear, so to_out(first + second) = to_out(first) + to_out(second) − to_out(0)."""
 
     rows: Sequence[str]
+    keep_first_term: bool = False
     layers: dict[str, list[Layer]] = field(default_factory=dict)
     pass_number: int = -1
     calls: Iterator[tuple[int, str]] | None = None  # those to come in this pass: step and rows
@@ -90,9 +94,12 @@ class Oracle:
         assert len(rows) == batch, f"step {step} was said to have the rows {rows!r}, but has {batch}"
         with ExitStack() as stack:
             for path, layers in self.layers.items():
-                module = unet.get_submodule(path)
                 acting = [layer for layer in layers if layer.acts(self.pass_number, step)]
-                stack.enter_context(mock.patch.object(module, "forward", _textbook(module, acting, rows)))
+                if not acting:
+                    continue
+                module = unet.get_submodule(path)
+                by_the_book = (_added if self.keep_first_term else _textbook)(module, acting, rows)
+                stack.enter_context(mock.patch.object(module, "forward", by_the_book))
             yield
 
 
@@ -107,14 +114,29 @@ def _textbook(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
     return forward
 
 
+def _added(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
+    own, to_out = attn2.forward, attn2.to_out
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        query, out = attn2.to_q(x), own(x, *args, **kwargs)
+        for layer in layers:
+            second = layer.attend(query, rows, attn2.heads)
+            out = out + to_out(second) - to_out(torch.zeros_like(second))
+        return out
+
+    return forward
+
+
 @contextmanager
-def styling(world: World, units: Sequence[Styling], rows: Sequence[str]) -> Iterator[None]:
+def styling(
+    world: World, units: Sequence[Styling], rows: Sequence[str], *, keep_first_term: bool = False
+) -> Iterator[None]:
     """Every job inside is styled by the formula."""
     from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
 
     from modules.sd_samplers_common import Sampler
 
-    oracle = Oracle(rows)
+    oracle = Oracle(rows, keep_first_term)
     for unit in units:
         for path, layer in _layers(world, unit):
             oracle.layers.setdefault(path, []).append(layer)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from unittest import mock
 
+import pytest
 import torch
 from live_world import as_base64, picture
+
+pytestmark = pytest.mark.matrix("interrupts and faults")
 
 UNIT = {"image": as_base64(picture(0))}
 BATCH = {"n_iter": 2, "steps": 3}

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
+from live_watch import at_call
 from live_world import as_base64, picture
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.matrix("interrupts and faults")
+
 UNIT = {"image": as_base64(picture(0))}
-
-
-@contextmanager
-def at_call(webui, number: int, action: Any) -> Iterator[list[list[str]]]:
-    """Run `action` before the UNet's call of that number, counted from 1; give our hooks as each call found them."""
-    found: list[list[str]] = []
-
-    def watch(module, args):
-        found.append(webui.hooks())
-        if len(found) == number:
-            action()
-
-    handle = webui.unet.register_forward_pre_hook(watch)
-    try:
-        yield found
-    finally:
-        handle.remove()
 
 
 def fail() -> None:

@@ -1,21 +1,15 @@
-"""The style holds in every kind of sampling pass, for the steps it is meant for, however attention is computed."""
+"""The style holds for the steps it is meant for, in both passes of a hires job; and units add up."""
 
 from __future__ import annotations
-
-from contextlib import contextmanager
 
 import pytest
 from live_world import as_base64, picture
 from oracle import LAYOUT, STYLE, Styling
-from PIL import Image
 
 PICTURE, OTHER = picture(0), picture(1)
 UNIT = {"image": as_base64(PICTURE)}
 STYLING = Styling((PICTURE,), {STYLE: 1.0})
 HIRES = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
-MASK = as_base64(Image.linear_gradient("L").resize((96, 64)).point(lambda grey: 255 * (grey > 127)))
-SAMPLERS = ("Euler a", "Heun", "DPM++ SDE", "DDIM", "PLMS")
-OPTIMIZATIONS = ("sdp - scaled dot product", "sub-quadratic", "V1", "Doggettx", "None")  # beside the default
 
 
 def windowed(start: float, end: float, *steps: range):
@@ -26,26 +20,6 @@ def windowed(start: float, end: float, *steps: range):
 def test_both_passes_of_a_hires_job_are_styled(by_the_book):
     job = by_the_book.assert_equal([(UNIT, STYLING)], **HIRES)
     assert [one.latents.shape[-2:] for one in job.passes] == [(8, 12), (12, 18)]
-
-
-def test_img2img_is_styled(by_the_book):
-    by_the_book.assert_equal([(UNIT, STYLING)], tab="img2img")
-
-
-def test_inpainting_is_styled(by_the_book):
-    by_the_book.assert_equal([(UNIT, STYLING)], tab="img2img", mask=MASK, mask_blur=0)
-
-
-def test_a_script_that_runs_one_job_again_and_again_is_styled(by_the_book):
-    loops, final_strength, curve, interrogate = 2, 0.5, "Linear", "None"
-    script = {"script_name": "loopback", "script_args": [loops, final_strength, curve, interrogate]}
-    job = by_the_book.assert_equal([(UNIT, STYLING)], tab="img2img", **script)
-    assert len(job.passes) == loops
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_kind_of_sampler_is_styled(by_the_book, sampler):
-    by_the_book.assert_equal([(UNIT, STYLING)], sampler_name=sampler)
 
 
 @pytest.mark.parametrize(
@@ -77,40 +51,3 @@ def test_units_add_up(by_the_book):
         Styling((OTHER,), {STYLE: 0.6, LAYOUT: 0.6}, "tiny-plus"),
     )
     by_the_book.assert_equal([first, second])
-
-
-@pytest.mark.parametrize("optimization", OPTIMIZATIONS)
-def test_every_attention_optimization_is_styled(by_the_book, optimization):
-    with optimized(optimization):  # and named in the options, so that plain jobs are kept apart
-        by_the_book.assert_equal([(UNIT, STYLING)], options={"cross_attention_optimization": optimization})
-
-
-@contextmanager
-def optimized(name: str):
-    """Another choice of "Cross attention optimization", as the settings page makes it."""
-    from modules import shared
-
-    before = shared.opts.cross_attention_optimization
-    shared.opts.set("cross_attention_optimization", name)
-    try:
-        yield
-    finally:
-        shared.opts.set("cross_attention_optimization", before)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"refiner_checkpoint": "tiny-other", "refiner_switch_at": 0.5},
-        {**HIRES, "hr_checkpoint_name": "tiny-other", "options": {"sd_checkpoints_limit": 2}},
-    ],
-    ids=["refiner", "hires checkpoint"],
-)
-def test_the_style_moves_to_another_checkpoint(by_the_book, settings):
-    """Loaded anew for every switch, or kept beside the first."""
-    by_the_book.assert_equal([(UNIT, STYLING)], **settings)
-
-
-def test_a_lora_on_the_same_layers_keeps_its_effect(webui, by_the_book):
-    job = by_the_book.assert_equal([(UNIT, STYLING)], prompt="a cat <lora:tiny-lora:1>")
-    assert not job.same_as(webui.txt2img(UNIT))

@@ -6,6 +6,8 @@ import pytest
 import torch
 from live_world import as_base64, picture
 
+pytestmark = pytest.mark.matrix("refused payloads")
+
 IMAGE = as_base64(picture(0))
 UNIT = {"image": IMAGE}
 
@@ -53,9 +55,12 @@ def assert_refused(job, status, unit, field):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_units_are_refused_by_name(webui, name):
+def test_case(webui, record_property, name):
+    """A bad unit is refused by name."""
     unit, status, field = REFUSED[name]
-    assert_refused(webui.txt2img(unit), status, 1, field)
+    assert_refused(job := webui.txt2img(unit), status, 1, field)
+    record_property("verdict", "refused with message")
+    record_property("seen", f"{status}: {job.answer['detail']['message']}"[:150])
 
 
 def test_img2img_refuses_alike(webui):

@@ -18,26 +18,17 @@ APART = {"batch_cond_uncond": False}
 MATRIX = {"script_name": "prompt matrix", "script_args": [False, False, "positive", "comma", 0]}
 
 # Settings, and the rows of each step's calls that the WebUI makes of them: c conditional, u unconditional.
-LAYOUTS = {
+LAYOUTS = {  # beside those of test_matrix_prompts.py
     "one picture": ({}, ["cu"]),
     "batch": ({"batch_size": 2}, ["ccuu"]),
-    "batch, twice": ({"batch_size": 2, "n_iter": 2}, ["ccuu"]),
-    "cfg scale 1": ({"cfg_scale": 1}, ["cu"]),
-    "AND": ({"prompt": AND}, ["ccu"]),
-    "AND, batch": ({"prompt": AND, "batch_size": 2}, ["ccccuu"]),
-    "apart": ({"options": APART, "batch_size": 2}, ["cc uu"]),
     "AND, apart": ({"options": APART, "prompt": AND}, ["c c u"]),
     "uneven AND": ({"prompt": "a cat|AND a dog", "batch_size": 2, **MATRIX}, ["cccuu"]),
     "uneven AND, apart": (
         {"prompt": "a cat|AND a dog", "batch_size": 2, "options": APART, **MATRIX},
         ["cc cu u"],
     ),
-    "long negative": ({"negative_prompt": LONG}, ["c u"]),
-    "long prompt": ({"prompt": LONG, "batch_size": 2}, ["cc uu"]),
-    "long prompt, padded": ({"prompt": LONG, "options": {"pad_cond_uncond": True}}, ["cu"]),
+    "long prompt, batch": ({"prompt": LONG, "batch_size": 2}, ["cc uu"]),
     "long AND": ({"prompt": AND, "negative_prompt": LONG}, ["cc u"]),
-    "no negative guidance": ({"s_min_uncond": 20}, ["cu", "c"]),
-    "cfg skipped early": ({"options": {"skip_early_cond": 0.2}}, ["c", "cu"]),
 }
 
 

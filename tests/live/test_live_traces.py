@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import copy
-from pathlib import Path
 from unittest import mock
 
 import pytest
+from live_absent import extension_absent
 from live_world import as_base64, picture
 
 UNIT = {"image": as_base64(picture(0))}
@@ -25,28 +25,6 @@ IDLE = {
     "disabled": [{**UNIT, "enabled": False}],
     "disabled and empty": [{"enabled": False}, {"enabled": False, "preset": "custom"}],
 }
-
-
-def is_ours(script: str) -> bool:
-    return Path(script).name == "instantstyle.py"
-
-
-@contextmanager
-def extension_absent() -> Iterator[None]:
-    """The WebUI as if our script had never been loaded."""
-    from modules import script_callbacks, scripts
-
-    with ExitStack() as stack:
-        for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
-            others = [script for script in runner.alwayson_scripts if not is_ours(script.filename)]
-            assert len(others) == len(runner.alwayson_scripts) - 1
-            stack.enter_context(mock.patch.object(runner, "alwayson_scripts", others))
-        for name, callbacks in script_callbacks.callback_map.items():
-            others = [callback for callback in callbacks if not is_ours(callback.script)]
-            stack.enter_context(mock.patch.dict(script_callbacks.callback_map, {name: others}))
-        stack.callback(script_callbacks.ordered_callbacks_map.clear)
-        script_callbacks.ordered_callbacks_map.clear()
-        yield
 
 
 @pytest.mark.parametrize("name", SETTINGS)

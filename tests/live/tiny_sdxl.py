@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,8 @@ import tiny_shapes as unet
 import tiny_towers as towers
 import tiny_vae
 import torch
-from safetensors.torch import save_file
+from tiny_files import save_random
 from tiny_shapes import Shapes, under
-from torch import Tensor
 
 NAME = "tiny-sdxl"
 CONFIG = Path(__file__).with_suffix(".yaml")
@@ -43,14 +41,22 @@ class TinyCheckpoint:
     text_tower: Path
 
 
-def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0) -> TinyCheckpoint:
-    """Write a checkpoint, and beside it the config by which the WebUI loads it as SDXL."""
+def tiny_checkpoint(folder: Path, name: str = NAME) -> TinyCheckpoint:
+    """Where the checkpoint of that name lies in `folder`, or would."""
+    return TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
+
+
+def write_tiny_sdxl(folder: Path, *, name: str = NAME, seed: int = 0, deep: int = unet.DEEP) -> TinyCheckpoint:
+    """Write a checkpoint, and beside it the config by which the WebUI loads it as SDXL.
+
+    With another `deep` its UNet has fewer or more layers than SDXL's, as distilled checkpoints and the refiner have.
+    """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    made = TinyCheckpoint(folder / f"{name}.safetensors", folder / f"{name}.yaml", folder / f"{name}-text")
+    made = tiny_checkpoint(folder, name)
     _write_text_tower(made.text_tower)
-    made.config.write_text(_config(made.text_tower), encoding="utf-8")
-    _save(_checkpoint(), made.weights, seed, torch.float16)
+    made.config.write_text(_config(made.text_tower, deep), encoding="utf-8")
+    save_random(_checkpoint(deep), made.weights, seed, torch.float16)
     return made
 
 
@@ -74,7 +80,7 @@ def write_tiny_adapter(
         for name in ("to_k_ip", "to_v_ip"):
             shapes[f"ip_adapter.{2 * index + 1}.{name}.weight"] = (width, cross_attention_dim)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _save(shapes, Path(path), seed, torch.float16)
+    save_random(shapes, Path(path), seed, torch.float16)
 
 
 def write_tiny_encoder(folder: Path, *, hidden_size: int, projection_dim: int, seed: int = 0) -> None:
@@ -95,29 +101,19 @@ def write_tiny_encoder(folder: Path, *, hidden_size: int, projection_dim: int, s
     }
     _write_json(folder / "config.json", config)
     shapes = towers.vision_tower(hidden_size, projection_dim)
-    _save(shapes, folder / "model.safetensors", seed, torch.float32)
+    save_random(shapes, folder / "model.safetensors", seed, torch.float32)
 
 
-def write_tiny_lora(path: Path, *, block: str, layers: Sequence[str], seed: int = 0) -> None:
-    """Write a LoRA of rank 2 for layers of all cross-attentions in one of the UNet's wide blocks."""
-    prefix, rank, width = f"lora_unet_{block.replace('.', '_')}_transformer_blocks", 2, unet.WIDE
-    shapes: Shapes = {}
-    for name in (f"{prefix}_{depth}_attn2_{layer}" for depth in range(unet.DEEP) for layer in layers):
-        shapes |= {f"{name}.lora_down.weight": (rank, width), f"{name}.lora_up.weight": (width, rank)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _save(shapes, Path(path), seed, torch.float16)
-
-
-def _checkpoint() -> Shapes:
+def _checkpoint(deep: int) -> Shapes:
     return (
-        under("model.diffusion_model.", unet.unet())
+        under("model.diffusion_model.", unet.unet(deep))
         | under("conditioner.embedders.0.transformer.text_model.", towers.clip_text_tower())
         | under("conditioner.embedders.1.model.", towers.open_clip_text_tower())
         | under("first_stage_model.", tiny_vae.vae())
     )
 
 
-def _config(text_tower: Path) -> str:
+def _config(text_tower: Path, deep: int) -> str:
     return Template(CONFIG.read_text("utf-8")).safe_substitute(
         text_tower=json.dumps(str(text_tower)),
         open_clip_arch=towers.OPEN_CLIP_ARCH,
@@ -127,7 +123,7 @@ def _config(text_tower: Path) -> str:
         narrow=unet.NARROW,
         head_width=unet.HEAD_WIDTH,
         shallow=unet.SHALLOW,
-        deep=unet.DEEP,
+        deep=deep,
         vae_width=tiny_vae.WIDTHS[0],
     )
 
@@ -168,20 +164,6 @@ def _write_tokenizer(folder: Path) -> None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _save(shapes: Shapes, path: Path, seed: int, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {name: _random(name, shape, generator).to(dtype) for name, shape in shapes.items()}
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw a matrix that keeps its input's scale, a gain about one or a bias about zero."""
-    noise: Tensor = torch.randn(shape, generator=generator)
-    if len(shape) > 1:
-        return noise / math.sqrt(math.prod(shape[1:]))
-    return 0.1 * noise + (0.0 if name.endswith("bias") else 1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -76,30 +76,31 @@ def norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def unet() -> Shapes:
+def unet(deep: int = DEEP) -> Shapes:
+    """With another number of transformer blocks at the wide level it is a UNet of another family than SDXL's."""
     shapes = (
         linear("time_embed.0", TIME_WIDTH, NARROW)
         | linear("time_embed.2", TIME_WIDTH, TIME_WIDTH)
         | linear("label_emb.0.0", TIME_WIDTH, VECTOR_WIDTH)
         | linear("label_emb.0.2", TIME_WIDTH, TIME_WIDTH)
         | conv("input_blocks.0.0", NARROW, LATENT_CHANNELS)
-        | _middle()
+        | _middle(deep)
         | norm("out.0", NARROW)
         | conv("out.2", LATENT_CHANNELS, NARROW)
     )
     for block in BLOCKS:
         shapes |= _residual(f"{block.name}.0", block.inner, block.outer)
         if block.depth:
-            shapes |= _transformer(f"{block.name}.1", block.outer, block.depth)
+            shapes |= _transformer(f"{block.name}.1", block.outer, deep if block.depth == DEEP else block.depth)
     for name, width in RESIZERS.items():
         shapes |= conv(name, width, width)
     return shapes
 
 
-def _middle() -> Shapes:
+def _middle(deep: int) -> Shapes:
     return (
         _residual("middle_block.0", WIDE, WIDE)
-        | _transformer("middle_block.1", WIDE, DEEP)
+        | _transformer("middle_block.1", WIDE, deep)
         | _residual("middle_block.2", WIDE, WIDE)
     )
 

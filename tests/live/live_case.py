@@ -1,0 +1,92 @@
+"""One case of the live matrix: a job of the WebUI under some condition, and what must hold for the style in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from live_comparison import LEAST_EFFECT, TOLERANCE, distance
+from live_recording import Pass
+from live_webui import Job, LiveWebUI
+from live_world import World, as_base64, picture
+from oracle import STYLE, Styling, styling
+
+PICTURE = picture(0)
+UNIT = {"image": as_base64(PICTURE), "weight": 0.8}
+STYLING = Styling((PICTURE,), {STYLE: 0.8})
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is special about a job."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[str] = ("cu",)  # of each step's calls, as the oracle is told
+    tab: str = "txt2img"
+    inside: Callable[[], AbstractContextManager[Any]] = nullcontext  # what holds in the WebUI while the jobs run
+    first_term_is_kept: bool = False  # another party computes the first term of the attention: the oracle asks it
+    matters: bool = False  # the condition by itself must change a plain job, or the case shows nothing
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a case came to, in shares of the deviation of the tensors compared."""
+
+    effect: float  # the largest change the style makes
+    error: float  # the largest distance from the formula
+
+    def __str__(self) -> str:
+        return f"style {self.effect:.2g}, error {self.error:.0e}"
+
+
+@dataclass
+class Matrix:
+    """Runs cases. Each is four jobs: with weight 0, styled, plain, and by the formula. That the first and the third are
+    the same to the last bit shows that weight 0 is no style, and that the styled job has left nothing behind."""
+
+    webui: LiveWebUI
+    world: World
+    tolerance: float = TOLERANCE
+
+    def examine(self, case: Case) -> Seen:
+        """Raises AssertionError unless the style is what the formula says and leaves nothing behind."""
+        with case.inside():
+            idle, styled, plain = self._run(case, {**UNIT, "weight": 0}), self._run(case, UNIT), self._run(case)
+            with styling(self.world, [STYLING], case.rows, keep_first_term=case.first_term_is_kept):
+                expected = self._run(case)
+        assert plain.same_as(idle), "weight 0 is not the plain job, or the styled job has left something behind"
+        if case.matters:
+            assert not plain.same_as(self._bare), "the condition changes nothing, so the case shows nothing"
+        return seen_in(plain, styled, expected, self.tolerance)
+
+    @cached_property
+    def _bare(self) -> Job:
+        return self._run(Case())
+
+    def _run(self, case: Case, *units: Any) -> Job:
+        job = self.webui.post(case.tab, units, dict(case.settings))
+        assert job.status == 200, job.answer
+        assert job.passes, "the job did not sample"
+        return job
+
+
+def seen_in(plain: Job, styled: Job, expected: Job, tolerance: float = TOLERANCE) -> Seen:
+    """Raises AssertionError unless `styled` is `expected` in every pass, and far enough from `plain`."""
+    assert len(plain.passes) == len(styled.passes) == len(expected.passes)
+    effect = max(effect_of(*passes) for passes in zip(plain.passes, styled.passes))
+    error = max(error_of(*passes) for passes in zip(styled.passes, expected.passes))
+    assert effect > LEAST_EFFECT, f"the style hardly changed anything: {effect:.2g} of a deviation"
+    assert error < tolerance, f"off the formula by {error:.2g} of a deviation where the style changes {effect:.2g}"
+    return Seen(effect, error)
+
+
+def effect_of(plain: Pass, styled: Pass) -> float:
+    return max(map(distance, styled.predictions, plain.predictions)) / plain.predictions[0].std().item()
+
+
+def error_of(styled: Pass, expected: Pass) -> float:
+    assert len(styled.tensors) == len(expected.tensors)
+    return max(distance(got, wanted) / wanted.std().item() for got, wanted in zip(styled.tensors, expected.tensors))

@@ -1,0 +1,69 @@
+"""The matrix: the same cases again in WebUIs that were started under another condition, each a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from live_child import rows_from, run_under
+from live_condition import Condition
+from live_report import ROWS
+
+EVERYWHERE = "test_everywhere.py"
+CONTROLNET = "*controlnet*"
+NEIGHBOURS = ("*freeu*", "*dynamic-thresholding*", "*multidiffusion*", "*regional-prompter*", "*incantations*")
+
+# Name → the condition, and which of the cases are tried under it (pytest's -k; all when empty).
+CONDITIONS = {
+    "--medvram": (Condition(("--medvram",)), ""),
+    "--medvram-sdxl": (Condition(("--medvram-sdxl",)), "batch or hires"),
+    "--lowvram": (Condition(("--lowvram",)), ""),
+    "no ControlNet": (Condition(extensions=()), "batch or hires"),
+    "ControlNet disabled": (Condition(options={"disabled_extensions": ["sd-webui-controlnet"]}), "batch"),
+    "our folder first": (Condition(own_name="0-instantstyle"), "controlnet"),
+    "our folder last": (Condition(own_name="zz-instantstyle"), "controlnet"),
+    "fp8 weights, bfloat16 arithmetic": (Condition(options={"fp8_storage": "Enable"}, tolerance=0.3), ""),
+}
+
+
+@pytest.fixture
+def under(world, record_property):
+    """Runs test files under a condition; each of their tests is a row of the table, and all must pass."""
+
+    def run(condition, name, *arguments):
+        rows = rows_from(run_under(condition, world, *arguments), name)
+        record_property(ROWS, rows)
+        failed = [f"{row.case}: {row.verdict}" for row in rows if row.verdict.startswith("FAILS")]
+        assert not failed, "\n".join(failed)
+
+    return run
+
+
+@pytest.mark.matrix("conditions")
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_under(under, name):
+    condition, chosen = CONDITIONS[name]
+    under(condition, name, EVERYWHERE, *(("-k", chosen) if chosen else ()))
+
+
+@pytest.mark.matrix("neighbours")
+def test_beside_neighbours(under):
+    """All of them installed, and one after the other switched on."""
+    under(Condition(extensions=(CONTROLNET, *NEIGHBOURS)), "all neighbours installed", "test_neighbours.py")
+
+
+@pytest.mark.matrix("neighbours")
+def test_beside_adetailer(under, webui_folder):
+    if not any((webui_folder / "extensions").glob("*adetailer*")):
+        pytest.skip("the WebUI in WEBUI_DIR has no ADetailer")
+    condition = Condition(("--ad-no-huggingface",), extensions=(CONTROLNET, "*adetailer*"))
+    under(condition, "ADetailer", "test_adetailer.py")
+
+
+@pytest.mark.matrix("conditions")
+def test_half_precision():
+    """--precision half, and float16 in general."""
+    try:
+        torch.nn.functional.conv2d(torch.ones(1, 1, 3, 3).half(), torch.ones(1, 1, 3, 3).half())
+    except RuntimeError as error:
+        pytest.skip(f"this torch cannot do it on a processor: {error}")
+    pytest.fail("This torch computes in half precision: try --precision half here.")
