@@ -104,7 +104,7 @@ class Run:
             if self.settings.clip and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.prediction.parameters(), self.settings.clip)
             self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.optimizer.zero_grad(set_to_none=True)  # a zero would let AdamW move the layers that did not act
         return loss.detach()
 
     def _check_together(self) -> None:

@@ -23,7 +23,7 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 def test_two_processes_equal_one_with_twice_the_batch(
     settings: SettingsMaker, tmp_path: Path, blocks: tuple[str, ...]
 ) -> None:
-    given = settings(blocks=blocks, batch=2, accumulate=2, steps=5, rate=1e-3, out=tmp_path / "two")
+    given = settings(blocks=blocks, batch=2, accumulate=2, steps=6, rate=1e-3, out=tmp_path / "two")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *TWO, *command(given)], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]

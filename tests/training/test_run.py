@@ -145,6 +145,14 @@ def test_only_layers_that_acted_have_learnt(settings: SettingsMaker, tmp_path: P
     assert len(untrained) > len(changed) > 4
 
 
+def test_layers_that_have_learnt_rest_while_another_group_acts(settings: SettingsMaker) -> None:
+    out = train(settings(blocks=("layout", "style"), steps=6, batch=1, save_every=1)).adapter.parent
+    assert [line[3] for line in curve(out)][-2:] == ["layout", "style"]
+    before, after = (torch.load(path, weights_only=True)["adapter"] for path in Checkpoints(out, 2).paths())
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert {int(name.split(".")[1]) // 2 for name in changed if name.startswith("ip_adapter.")} == {8, 9}
+
+
 def test_the_loss_falls_on_a_few_pictures(settings: SettingsMaker, tmp_path: Path) -> None:
     given: dict[str, Any] = {"data": write_pictures(tmp_path / "two", 2), "blocks": ("original",), "steps": 24}
     train(settings(**given))
