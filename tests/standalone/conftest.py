@@ -74,7 +74,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Any:
 def single_file(live: Any, tmp_path: Path) -> Path:
     """A checkpoint file, and the folder that describes it beside it, under its name."""
     path = tmp_path / "tiny.safetensors"
-    live._save(live._checkpoint(), path, 0, torch.float16)
+    live.save_random(live._checkpoint(live.unet.DEEP), path, 0, torch.float16)
     write_description(path.with_suffix(""), tmp_path / "tokenizer")
     live.write_tiny_encoder(tmp_path / "encoder", hidden_size=64, projection_dim=256)
     live.write_tiny_adapter(tmp_path / "adapter.safetensors", encoder_width=256)
