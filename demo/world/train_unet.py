@@ -3,30 +3,20 @@
 Noise prediction on SDXL's schedule, as SDXL was trained, but weighed so that an error counts by what it does to the
 picture: of nearly clean pictures less (min-SNR, arXiv:2303.09556), of nearly pure noise more, as if velocity were
 predicted (arXiv:2202.00512). By plain noise prediction so short a training learns nothing of what noise decides first,
-colours and places. A caption tells each part of its scene or leaves it out, and now and then all of them.
-
-In most steps blocks are taught their work: only the style block is given the words for palette and texture, only the
-layout block those for place and size, and all others the subject alone. Left to itself so small a UNet hears every word
-in its shallow blocks, and the deep ones hardly change a picture. Weights that an earlier training left in the folder
-are gone on from.
+colours and places. A caption tells each part of its scene or leaves it out, and now and then all of them. Weights that
+an earlier training left in the folder are gone on from.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
 from . import models, train_latents
 from .assembly import schedule
@@ -37,7 +27,6 @@ from .prompts import Prompts, read_prompts
 from .scenes import Scene
 
 SAID_SHARE = {"subject": 0.85, "layout": 0.6, "palette": 0.6, "texture": 0.6}  # how often a caption tells each part
-TAUGHT_SHARE = 0.65  # of the steps in which each block hears its own words only
 EMPTY_SHARE = 0.1  # of captions that say nothing, for classifier-free guidance
 SNR_CAP = 5.0
 AVERAGED = 400.0  # steps that the weights which are kept are an average of
@@ -59,18 +48,11 @@ def latents_of(cells: train_latents.Cells, pixels: np.ndarray, batch: int = 48) 
     return torch.cat(parts).contiguous()
 
 
-STYLE_PARTS = frozenset(("palette", "texture"))
-Told = tuple[str, str, str, str]  # the whole caption; without place and size; without style; the subject alone
-WHOLE, STYLED, PLACED, SUBJECT = range(4)
-
-
-def random_caption(scene: Scene, rng: np.random.Generator) -> Told:
+def random_caption(scene: Scene, rng: np.random.Generator) -> str:
     if rng.random() < EMPTY_SHARE:
-        return "", "", "", ""
+        return ""
     parts = frozenset(part for part, share in SAID_SHARE.items() if rng.random() < share)
-    heard = parts, parts - {"layout"}, parts - STYLE_PARTS, parts & {"subject"}
-    whole, styled, placed, subject = (scene.caption(one) for one in heard)
-    return whole, styled, placed, subject
+    return scene.caption(parts)
 
 
 class Captions:
@@ -79,38 +61,16 @@ class Captions:
     def __init__(self, shown: list[Scene], per_scene: int = 4) -> None:
         rng = np.random.default_rng(1)
         said = [[random_caption(scene, rng) for _ in range(per_scene)] for scene in shown]
-        every = dict.fromkeys(caption for one in said for told in one for caption in told)
-        number = {caption: i for i, caption in enumerate(every)}
-        self._numbers = torch.tensor([[[number[caption] for caption in told] for told in one] for one in said])
+        number = {caption: i for i, caption in enumerate(dict.fromkeys(x for one in said for x in one))}
+        self._numbers = torch.tensor([[number[caption] for caption in one] for one in said])
         self._prompts = read_prompts(trained_towers(), list(number))
         if "" in number:  # as SDXL's pipelines and the WebUI hand over an empty negative prompt
             self._prompts.tokens[number[""]] = 0
             self._prompts.pooled[number[""]] = 0
 
-    def draw(self, picked: Tensor, made: torch.Generator) -> tuple[Prompts, ...]:
-        """For each picture one of its captions, by WHOLE, STYLED, PLACED and SUBJECT."""
+    def draw(self, picked: Tensor, made: torch.Generator) -> Prompts:
         which = torch.randint(0, self._numbers.shape[1], (len(picked),), generator=made)
-        return tuple(self._prompts[numbers] for numbers in self._numbers[picked, which].T)
-
-
-@contextmanager
-def each_block_its_words(unet: UNet2DConditionModel, told: tuple[Prompts, ...]) -> Iterator[Prompts]:
-    """What the UNet is given, while the style block hears STYLED and the layout block PLACED instead."""
-    tokens = {STYLE_BLOCK: told[STYLED].tokens, LAYOUT_BLOCK: told[PLACED].tokens}
-
-    def hear(own: Tensor) -> Any:
-        return lambda module, args, kwargs: (args, {**kwargs, "encoder_hidden_states": own})
-
-    handles = [
-        attn2.register_forward_pre_hook(hear(tokens[layer.block]), with_kwargs=True)
-        for layer, attn2 in attention_layers(unet).items()
-        if layer.block in tokens
-    ]
-    try:
-        yield told[SUBJECT]
-    finally:
-        for handle in handles:
-            handle.remove()
+        return self._prompts[self._numbers[picked, which]]
 
 
 def noise_loss(unet: UNet2DConditionModel, clean: Tensor, prompts: Prompts, made: torch.Generator) -> Tensor:
@@ -146,10 +106,7 @@ def train(folder: Path, steps: int, batch: int = 32, rate: float = 1e-3) -> None
     curve = Curve(folder / "unet.csv")
     for step in range(steps):
         picked = torch.randint(0, len(clean), (batch,), generator=made)
-        told = captions.draw(picked, made)
-        taught = torch.rand(1, generator=made).item() < TAUGHT_SHARE
-        with each_block_its_words(unet, told) if taught else nullcontext(told[WHOLE]) as prompts:
-            loss = noise_loss(unet, clean[picked], prompts, made)
+        loss = noise_loss(unet, clean[picked], captions.draw(picked, made), made)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
