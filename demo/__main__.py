@@ -15,9 +15,10 @@ from pathlib import Path
 
 from lib_instantstyle.core.errors import InstantStyleError
 
+from .modes import SDXL, WORLD
 from .own_models import add_options, open_own, own_sampling, own_trials
 from .scores import ClipGauge, JudgeGauge
-from .show import Shown, show
+from .show import Setup, Shown, show
 from .trials import Sampling, held_out_trials
 from .world.host import open_world
 
@@ -37,9 +38,9 @@ def run(options: argparse.Namespace) -> Shown:
     """Raises InstantStyleError when something asked for cannot be honoured."""
     if options.model:
         trials, host = own_trials(options), open_own(options)
-        return show(host, ClipGauge(host), trials, own_sampling(options), options.out)
+        return show(Setup(host, ClipGauge(host), SDXL, own_sampling(options)), trials, options.out)
     trials = held_out_trials(options.references, options.prompts)
-    return show(open_world(options.out / "models"), JudgeGauge(), trials, Sampling(), options.out)
+    return show(Setup(open_world(options.out / "models"), JudgeGauge(), WORLD, Sampling()), trials, options.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lib_instantstyle.core.errors import InstantStyleError
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
+from .modes import SDXL, WORLD
 from .own_models import add_options, open_own, own_sampling, own_trials
 from .scores import ClipGauge, Gauge, JudgeGauge, Mean, scores
 from .sheet import Row, sheet
@@ -102,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(options: argparse.Namespace) -> tuple[list[Measured], Sequence[Trial]]:
     if options.model:
         trials, host = own_trials(options), open_own(options)
-        return evaluate(host, ClipGauge(host), trials, own_sampling(options), points()), trials
+        return evaluate(host, ClipGauge(host), trials, own_sampling(options), points(SDXL)), trials
     world = held_out_trials(options.references, options.prompts)
-    return evaluate(open_world(options.out / "models"), JudgeGauge(), world, Sampling(), points()), world
+    return evaluate(open_world(options.out / "models"), JudgeGauge(), world, Sampling(), points(WORLD)), world
 
 
 if __name__ == "__main__":

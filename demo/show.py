@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
-from .modes import MODES
+from .modes import Mode, Roles
 from .scores import Gauge, scores, table
 from .sheet import Row, sheet
 from .trials import Sampling, Trial, pictures_of
@@ -29,18 +29,29 @@ class Shown:
     pictures: tuple[Path, ...]
 
 
-def show(host: StandaloneHost, gauge: Gauge, trials: Sequence[Trial], sampling: Sampling, out: Path) -> Shown:
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a demo is drawn with."""
+
+    host: StandaloneHost
+    gauge: Gauge
+    roles: Roles
+    sampling: Sampling
+
+
+def show(setup: Setup, trials: Sequence[Trial], out: Path) -> Shown:
     """Draw everything, measure it, and write the sheet."""
-    made = {mode.name: _drawn(host, trials, mode, sampling) for mode in MODES}
-    told = {name: scores(gauge, trials, pictures) for name, pictures in made.items()}
+    made = {mode.name: _drawn(setup, trials, mode) for mode in setup.roles.modes}
+    told = {name: scores(setup.gauge, trials, pictures) for name, pictures in made.items()}
     path = out / "sheet.png"
-    sheet([mode.name for mode in MODES], sheet_rows(trials, made)).save(path)
+    sheet(list(made), sheet_rows(trials, made)).save(path)
     numbers = {name: {measure: vars(one) for measure, one in row.items()} for name, row in told.items()}
     return Shown(table(told), {"references": len(trials), "modes": numbers}, (path,))
 
 
-def _drawn(host: StandaloneHost, trials: Sequence[Trial], mode: Any, sampling: Sampling) -> list[list[Image.Image]]:
-    return [pictures_of(host, trial, mode, sampling) for trial in tqdm(trials, desc=f"{mode.name:27}", unit="ref")]
+def _drawn(setup: Setup, trials: Sequence[Trial], mode: Mode) -> list[list[Image.Image]]:
+    shown = tqdm(trials, desc=f"{mode.name:27}", unit="ref")
+    return [pictures_of(setup.host, trial, mode, setup.sampling) for trial in shown]
 
 
 def sheet_rows(trials: Sequence[Trial], made: Mapping[str, list[list[Image.Image]]]) -> list[Row]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lib_instantstyle.core.blocks import SDXL_BLOCKS
 from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
-from .modes import PLAIN, Mode
+from .modes import PLAIN, Mode, Roles
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 REMOVAL_SCALES = (0.25, 0.5, 1.0, 1.5)
@@ -25,24 +25,24 @@ class Point:
     mode: Mode
 
 
-def points() -> Iterator[Point]:
+def points(roles: Roles) -> Iterator[Point]:
     """All of them, the plain prompt first."""
     yield Point("none", "prompt alone", "", PLAIN)
-    yield from _weights()
+    yield from _weights(roles)
     yield from _blocks()
     yield from _removal()
 
 
-def _weights() -> Iterator[Point]:
+def _weights(roles: Roles) -> Iterator[Point]:
     ways = {
-        "original": ("original", False),
-        "original, content removed": ("original", True),
-        "style only": ("style", False),
-        "style, content removed": ("style", True),
+        "original": ({"preset": "original"}, False),
+        "original, content removed": ({"preset": "original"}, True),
+        "style only": (roles.style, False),
+        "style, content removed": (roles.style, True),
     }
-    for series, (preset, removes) in ways.items():
+    for series, (fields, removes) in ways.items():
         for weight in WEIGHTS:
-            yield Point("weight", series, f"{weight:g}", Mode(series, {"preset": preset, "weight": weight}, removes))
+            yield Point("weight", series, f"{weight:g}", Mode(series, {**fields, "weight": weight}, removes))
 
 
 def _blocks() -> Iterator[Point]:

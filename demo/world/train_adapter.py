@@ -1,8 +1,9 @@
 """Trains the world's IP-Adapter with the project's own tool: python -m demo.world.train_adapter FOLDER [--steps N]
 
-Each step one group of blocks acts: all of them, the style block alone, and so on. Captions say what a picture shows and
-mostly where, but seldom in which style, as captions of the web do; so what is left to the image prompt is mostly style.
-Latents are those the UNet was trained on, with the chessboard that the autoencoder's encoder cannot see.
+In each step one group of blocks acts: all of them, those through which style enters the world's pictures, or these and
+those for layout. Captions say what a picture shows and mostly where, but seldom in which style, as captions of the web
+do; so what is left to the image prompt is mostly style. Latents are those the UNet was trained on, with the chessboard
+that the autoencoder's encoder cannot see.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .scenes import Scene
 
 SHOWN = 4000  # pictures
 SAID_SHARE = {"subject": 0.95, "layout": 0.6, "palette": 0.1, "texture": 0.1}  # how often a caption tells each part
-GROUPS = ("original=0.35", "style=0.4", "layout=0.1", "style_and_layout=0.15")
+GROUPS = ("original=0.3", "up_blocks.1=0.5", "down_blocks.1+up_blocks.1=0.2")
 
 
 def write_pictures(folder: Path, shown: list[Scene]) -> Path:
@@ -73,7 +74,7 @@ def pack_adapter(path: Path, packed: Path = ADAPTER) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the world's adapter and write the packed weights that ship.")
     parser.add_argument("folder", type=Path, help="where pictures, base and adapter go")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     options = parser.parse_args()
     cells = train_latents.trained(options.folder)
     trained = train_adapter(settings(options.folder, options.steps), lambda pixels: moments(cells, pixels))

@@ -10,13 +10,15 @@ from PIL import Image
 
 from demo import evaluation
 from demo.__main__ import main
-from demo.modes import MODES, PLAIN, STYLE
+from demo.modes import PLAIN, SDXL, WORLD, Mode
 from demo.scores import JudgeGauge, scores
 from demo.sweeps import points
 from demo.trials import Sampling, held_out_trials, pictures_of
 from demo.world import export
 from demo.world.host import open_world
 from lib_instantstyle.hosts.standalone import StandaloneHost
+
+STYLE = Mode("style only", WORLD.style)
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +29,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
 def test_the_demo_writes_its_sheet_and_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--references", "2", "--prompts", "2", "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "demo.json").read_text("utf-8"))
-    assert set(told["modes"]) == {mode.name for mode in MODES}
+    assert set(told["modes"]) == {mode.name for mode in WORLD.modes}
     assert all(0 <= one["value"] <= 1 for row in told["modes"].values() for one in row.values())
     assert Image.open(tmp_path / "sheet.png").width > 1000
     said = capsys.readouterr().out
     assert str(tmp_path / "sheet.png") in said
-    assert all(mode.name in said for mode in MODES)
+    assert all(mode.name in said for mode in WORLD.modes)
 
 
 def test_style_crosses_over_where_the_prompt_alone_knows_nothing_of_it(host: StandaloneHost) -> None:
@@ -48,7 +50,7 @@ def test_style_crosses_over_where_the_prompt_alone_knows_nothing_of_it(host: Sta
 
 def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path: Path) -> None:
     trials = held_out_trials(1, 1)
-    chosen = [point for point in points() if point.at in ("", "1") and point.sweep in ("none", "weight")]
+    chosen = [point for point in points(WORLD) if point.at in ("", "1") and point.sweep in ("none", "weight")]
     measured = evaluation.evaluate(host, JudgeGauge(), trials, Sampling(steps=2), chosen)
     paths = evaluation.write(measured, trials[0], tmp_path)
     assert all(path.stat().st_size > 0 for path in paths)
@@ -62,7 +64,7 @@ def test_models_of_ones_own_are_shown_the_same_way(tmp_path: Path) -> None:
     given = ["--model", str(files.checkpoint), "--adapter", str(files.adapter), "--encoder", str(files.encoder)]
     given += ["--style", str(tmp_path / "reference.png"), "--content", "a cat", "--prompt", "a house", "--steps", "2"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
-    row = json.loads((tmp_path / "out" / "demo.json").read_text("utf-8"))["modes"][STYLE.name]
+    row = json.loads((tmp_path / "out" / "demo.json").read_text("utf-8"))["modes"][SDXL.modes[3].name]
     assert all(-1 <= row[name]["value"] <= 1 for name in ("style", "leak", "prompt"))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.modes import MODES, ORIGINAL, PLAIN, STYLE_REMOVED
+from demo.modes import ORIGINAL, ORIGINAL_REMOVED, PLAIN, SDXL, WORLD, Roles
 from demo.scores import JudgeGauge, mean, scores, table
 from demo.sheet import CELL, Row, sheet
 from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
@@ -32,12 +32,13 @@ def test_a_mode_names_the_content_only_where_it_removes_it() -> None:
     reference = draw(Scene("cat", "left", "small", "ice", "flat"))
     assert PLAIN.units(reference, "a cat") == ()
     assert ORIGINAL.units(reference, "a cat")[0].content_prompt == ""
-    assert STYLE_REMOVED.units(reference, "a cat")[0].content_prompt == "a cat"
+    assert ORIGINAL_REMOVED.units(reference, "a cat")[0].content_prompt == "a cat"
 
 
-def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed() -> None:
+@pytest.mark.parametrize("roles", [SDXL, WORLD], ids=["SDXL", "world"])
+def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed(roles: Roles) -> None:
     reference, seen = draw(Scene("cat", "left", "small", "ice", "flat")), []
-    for point in points():
+    for point in points(roles):
         seen.append((point.sweep, point.series, point.at))
         for unit in point.mode.units(reference, "a cat"):
             assert route(unit, SDXL_LAYERS)
@@ -78,8 +79,8 @@ def test_the_sheet_shows_every_picture_where_it_belongs() -> None:
     def plain(grey: int) -> Image.Image:
         return Image.new("RGB", (64, 64), (grey,) * 3)
 
-    rows = [Row(f"a {n}", plain(10 * n + 10), [plain(10 * n + 11 + m) for m in range(len(MODES))]) for n in range(3)]
-    drawn = np.asarray(sheet([mode.name for mode in MODES], rows).convert("L"))
+    rows = [Row(f"a {n}", plain(10 * n + 10), [plain(10 * n + 11 + m) for m in range(6)]) for n in range(3)]
+    drawn = np.asarray(sheet([mode.name for mode in WORLD.modes], rows).convert("L"))
     for row in rows:
         for picture in (row.reference, *row.made):
             grey = picture.getpixel((0, 0))[0]
