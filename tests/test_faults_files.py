@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -74,6 +75,9 @@ def test_a_cut_pickle_is_refused_by_name(shop: Shop, suffix: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64, torch.complex64], ids=str)
 @pytest.mark.parametrize("part", ["image_proj.", "ip_adapter."])
 def test_an_adapter_of_another_type_of_number_is_refused(shop: Shop, dtype: torch.dtype, part: str) -> None:
+    if dtype not in safetensors.torch._SIZE:
+        pytest.skip(f"this release of safetensors writes no {dtype}")
+
     def cast(tensors: dict[str, Tensor]) -> None:
         tensors.update({name: t.to(dtype) for name, t in tensors.items() if name.startswith(part)})
 
@@ -196,7 +200,8 @@ def test_a_damaged_encoder_is_refused_and_leaves_nothing_in_the_cache(shop: Shop
 def test_an_encoder_that_is_replaced_by_one_of_the_same_size_and_time_is_noticed(shop: Shop) -> None:
     assert torch.equal(shop.draw(), shop.styled)
     whole = shop.encoder.read_bytes()
-    tensors = {name: 1.1 * tensor for name, tensor in load_file(str(shop.encoder)).items()}
+    kept = load_file(str(shop.encoder))
+    tensors = {name: 1.1 * tensor if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
     save_file(tensors, str(shop.host.cache / "other"), {"format": "pt"})
     other = (shop.host.cache / "other").read_bytes()
     assert len(other) == len(whole)
