@@ -47,8 +47,7 @@ def job(webui, trained, scene, *units: dict[str, Any], **settings: Any) -> list[
     done = webui.txt2img(*full, options=options, **{**SIDE, "prompt": "a house", **settings})
     assert done.status == 200, done.answer
     assert not webui.hooks()
-    shown = trained_judge().judge([from_base64(one) for one in done.answer["images"]])
-    return shown
+    return trained_judge().judge([from_base64(one) for one in done.answer["images"]])
 
 
 def test_the_prompt_alone_draws_the_prompt(webui, trained, scene) -> None:
