@@ -18,6 +18,8 @@ from demo.world import export
 from demo.world.host import open_world
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
+from .conftest import needs_sheet
+
 STYLE = Mode("style only", WORLD.style)
 
 
@@ -26,6 +28,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
     return open_world(tmp_path_factory.mktemp("world"))
 
 
+@needs_sheet
 def test_the_demo_writes_its_sheet_and_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--references", "2", "--prompts", "2", "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "demo.json").read_text("utf-8"))
@@ -48,6 +51,7 @@ def test_style_crosses_over_where_the_prompt_alone_knows_nothing_of_it(host: Sta
     assert told[STYLE.name]["leak"].value < 0.2
 
 
+@needs_sheet
 def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path: Path) -> None:
     trials = held_out_trials(1, 1)
     chosen = [point for point in points(WORLD) if point.at in ("", "1") and point.sweep in ("none", "weight")]
@@ -58,6 +62,7 @@ def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path:
     assert (tmp_path / "evaluation.md").read_text("utf-8").count("\n|") >= 5
 
 
+@needs_sheet
 def test_models_of_ones_own_are_shown_the_same_way(tmp_path: Path) -> None:
     files = export.write(tmp_path / "models")
     held_out_trials(1, 1)[0].reference.save(tmp_path / "reference.png")

@@ -16,6 +16,8 @@ from demo.world.scenes import Scene
 from lib_instantstyle.core.blocks import SDXL_BLOCKS, SDXL_LAYERS
 from lib_instantstyle.core.routing import route
 
+from .conftest import needs_sheet
+
 
 def test_references_are_held_out_and_prompts_ask_for_other_subjects() -> None:
     for trial in held_out_trials(12, 6):
@@ -75,6 +77,7 @@ def test_the_table_has_a_line_for_each_name() -> None:
     assert "0.50 (0.00–1.00)" in lines[1]
 
 
+@needs_sheet
 def test_the_sheet_shows_every_picture_where_it_belongs() -> None:
     def plain(grey: int) -> Image.Image:
         return Image.new("RGB", (64, 64), (grey,) * 3)
