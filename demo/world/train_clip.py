@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from . import models, words
 from .clip import Towers, pack_towers, pixel_values, towers
 from .dataset import pictures, scenes
+from .descent import Descent, keep
 from .progress import Curve
 from .scenes import KINDS, Scene, labels
 
@@ -85,8 +86,7 @@ def train(folder: Path, steps: int, batch: int = 64, rate: float = 8e-4) -> None
     shown = scenes(24000, 1)
     pixels = pictures(folder, shown, "train")
     model = JointSpace()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    descent = Descent(model, steps, rate, decay=0.01, beta=0.999)
     curve = Curve(folder / "clip.csv")
     for step in range(steps):
         picked = rng.choice(len(shown), batch, replace=False)
@@ -94,15 +94,10 @@ def train(folder: Path, steps: int, batch: int = 64, rate: float = 8e-4) -> None
         tokens = words.token_ids([scene.caption(said) for scene, said in zip(drawn, parts)], LENGTH)
         truth = torch.tensor([labels(scene) for scene in drawn])
         loss = model.loss(pixel_values(pixels[picked]), tokens, matches(parts, drawn), truth)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        curve.add(step, loss.item())
+        curve.add(step, descent.step(loss))
         if step % 200 == 199:
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "clip.safetensors")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "clip.safetensors")
+            keep(model, folder / "clip.safetensors")
+    keep(model, folder / "clip.safetensors")
 
 
 def trained(folder: Path) -> Towers:

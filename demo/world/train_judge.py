@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from . import packing, train_latents
 from .dataset import pictures, scenes
+from .descent import Descent
 from .judge import JUDGE, Judge, truth
 from .progress import Curve
 
@@ -28,20 +29,14 @@ def train(folder: Path, steps: int, batch: int = 32, rate: float = 2e-3) -> None
     pixels = [pictures(folder, one, name) for one, name in zip(shown, ("train", "held-out"))]
     right = [truth(one) for one in shown]
     cells, judge = train_latents.trained(folder), Judge().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.05)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    descent = Descent(judge, steps, rate, decay=0.05, beta=0.999)
     curve = Curve(folder / "judge.csv")
     for step in range(steps):
         which = int(rng.random() < len(shown[1]) / (len(shown[0]) + len(shown[1])))
         picked = rng.choice(len(shown[which]), batch, replace=False)
         seen = _worn(train_latents.as_pixels(pixels[which][picked]), cells)
         loss = sum(functional.cross_entropy(a, right[which][picked, i]) for i, a in enumerate(judge(seen)))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-        optimizer.step()
-        rates.step()
-        curve.add(step, loss.item())
+        curve.add(step, descent.step(loss))
     packing.write({"judge": judge.state_dict()}, JUDGE)
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .dataset import pictures, scenes
+from .descent import Descent, keep
 from .progress import Curve
 from .scenes import TEXTURES
 
@@ -95,20 +96,14 @@ def train(folder: Path, steps: int, batch: int = 24, rate: float = 2e-3) -> None
     textures = torch.tensor([TEXTURES.index(scene.texture) for scene in shown])
     pixels = pictures(folder, shown, "train")
     cells = Cells().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(cells.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    descent = Descent(cells, steps, rate)
     curve = Curve(folder / "latents.csv")
     for step in range(steps):
         picked = rng.choice(len(pixels), batch, replace=False)
         drawn = as_pixels(pixels[picked]).contiguous(memory_format=torch.channels_last)
         loss = cells.loss(drawn, textures[picked])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(cells.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        curve.add(step, loss.item())
-    save_file({name: tensor.contiguous() for name, tensor in cells.state_dict().items()}, folder / "cells.safetensors")
+        curve.add(step, descent.step(loss))
+    keep(cells, folder / "cells.safetensors")
 
 
 def trained(folder: Path) -> Cells:

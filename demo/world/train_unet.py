@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import models, train_latents
 from .assembly import schedule
 from .clip import trained_towers
 from .dataset import pictures, scenes
+from .descent import Descent, keep
 from .progress import Curve
 from .prompts import Prompts, read_prompts
 from .scenes import Scene
@@ -101,22 +102,15 @@ def train(folder: Path, steps: int, batch: int = 32, rate: float = 1e-3) -> None
     if (folder / "unet.safetensors").exists():
         unet.load_state_dict(load_file(folder / "unet.safetensors"))
     average = torch.optim.swa_utils.AveragedModel(unet, avg_fn=_moving_average)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
+    descent = Descent(unet, steps, rate, decay=0.01, warm=0.05)
     curve = Curve(folder / "unet.csv")
     for step in range(steps):
         picked = torch.randint(0, len(clean), (batch,), generator=made)
         loss = noise_loss(unet, clean[picked], captions.draw(picked, made), made)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        rates.step()
+        curve.add(step, descent.step(loss))
         average.update_parameters(unet)
-        curve.add(step, loss.item())
         if step % 200 == 199 or step + 1 == steps:
-            state = average.module.state_dict()
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "unet.safetensors")
+            keep(average.module, folder / "unet.safetensors")
 
 
 def trained(folder: Path) -> UNet2DConditionModel:

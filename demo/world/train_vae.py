@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from . import models
 from .dataset import pictures, scenes
+from .descent import Descent, keep
 from .first_guess import SPREAD, begin_with_colours, hold_offsets
 from .progress import Curve
 from .train_latents import CELL, NOISE, Cells, as_pixels, board, edges
@@ -56,21 +57,15 @@ def train(folder: Path, steps: int, batch: int = 12, rate: float = 8e-4) -> None
     if (folder / "vae.safetensors").exists():
         vae.load_state_dict(load_file(folder / "vae.safetensors"))
     hold_offsets(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
+    descent = Descent(vae, steps, rate, warm=0.05)
+    descent.clip_apart(vae.encoder, vae.decoder)
     curve = Curve(folder / "vae.csv")
     for step in range(steps):
         picked = as_pixels(pixels[rng.choice(len(pixels), batch, replace=False)])
         loss = loss_of(vae, picked.contiguous(memory_format=torch.channels_last), cells)
-        optimizer.zero_grad()
-        loss.backward()
-        for part in (vae.encoder, vae.decoder):
-            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        curve.add(step, loss.item())
+        curve.add(step, descent.step(loss))
         if step % 100 == 99 or step + 1 == steps:
-            save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, folder / "vae.safetensors")
+            keep(vae, folder / "vae.safetensors")
 
 
 def trained(folder: Path) -> AutoencoderKL:
