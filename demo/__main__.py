@@ -15,12 +15,8 @@ from pathlib import Path
 
 from lib_instantstyle.core.errors import InstantStyleError
 
-from .modes import SDXL, WORLD
-from .own_models import add_options, open_own, own_sampling, own_trials
-from .scores import ClipGauge, JudgeGauge
-from .show import Setup, Shown, show
-from .trials import Sampling, held_out_trials
-from .world.host import open_world
+from .setups import add_setup_options, open_setup
+from .show import show
 
 OUT = Path("demo/out")
 
@@ -28,19 +24,8 @@ OUT = Path("demo/out")
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n\n")[0])
     made.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where everything goes (default: demo/out)")
-    made.add_argument("--references", type=int, default=12, help="references that are measured (default: 12)")
-    made.add_argument("--prompts", type=int, default=6, help="prompts for each, 9 at most (default: 6)")
-    add_options(made.add_argument_group("models of yours"))
+    add_setup_options(made, references=12, prompts=6)
     return made
-
-
-def run(options: argparse.Namespace) -> Shown:
-    """Raises InstantStyleError when something asked for cannot be honoured."""
-    if options.model:
-        trials, host = own_trials(options), open_own(options)
-        return show(Setup(host, ClipGauge(host), SDXL, own_sampling(options)), trials, options.out)
-    trials = held_out_trials(options.references, options.prompts)
-    return show(Setup(open_world(options.out / "models"), JudgeGauge(), WORLD, Sampling()), trials, options.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
-        shown = run(options)
+        shown = show(open_setup(options), options.out)
     except InstantStyleError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2

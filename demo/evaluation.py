@@ -17,15 +17,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib_instantstyle.core.errors import InstantStyleError
-from lib_instantstyle.hosts.standalone import StandaloneHost
 
-from .modes import SDXL, WORLD
-from .own_models import add_options, open_own, own_sampling, own_trials
-from .scores import ClipGauge, Gauge, JudgeGauge, Mean, scores
+from .scores import Mean, scores
+from .setups import Setup, add_setup_options, open_setup
 from .sheet import Row, sheet
 from .sweeps import Point, points
-from .trials import Sampling, Trial, held_out_trials, pictures_of
-from .world.host import open_world
+from .trials import Trial
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,12 @@ class Measured:
         return {**where, **{name: vars(one) for name, one in self.means.items()}}
 
 
-def evaluate(
-    host: StandaloneHost, gauge: Gauge, trials: Sequence[Trial], sampling: Sampling, chosen: Iterable[Point]
-) -> list[Measured]:
+def evaluate(setup: Setup, chosen: Iterable[Point]) -> list[Measured]:
     """Draw and measure every point."""
     measured = []
     for point in tqdm(list(chosen), unit="point"):
-        made = [pictures_of(host, trial, point.mode, sampling) for trial in trials]
-        measured.append(Measured(point, scores(gauge, trials, made), made[0][0]))
+        made = [setup.draw(trial, point.mode) for trial in setup.trials]
+        measured.append(Measured(point, scores(setup.gauge, setup.trials, made), made[0][0]))
     return measured
 
 
@@ -64,7 +59,7 @@ def write(measured: Sequence[Measured], reference: Trial, out: Path) -> list[Pat
 
 
 def _by_sweep(measured: Sequence[Measured]) -> Iterable[tuple[str, Iterable[Measured]]]:
-    return groupby((one for one in measured), key=lambda one: one.point.sweep)
+    return groupby(measured, key=lambda one: one.point.sweep)
 
 
 def _table(sweep: str, measured: Sequence[Measured]) -> str:
@@ -85,27 +80,18 @@ def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
-    parser.add_argument("--references", type=int, default=10, help="references of the world (default: 10)")
-    parser.add_argument("--prompts", type=int, default=5, help="prompts for each (default: 5)")
-    add_options(parser.add_argument_group("models of yours"))
+    add_setup_options(parser, references=10, prompts=5)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        measured, trials = _measured(options)
+        setup = open_setup(options)
+        measured = evaluate(setup, points(setup.roles))
     except InstantStyleError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2
-    for path in write(measured, trials[0], options.out):
+    for path in write(measured, setup.trials[0], options.out):
         print(path)
     return 0
-
-
-def _measured(options: argparse.Namespace) -> tuple[list[Measured], Sequence[Trial]]:
-    if options.model:
-        trials, host = own_trials(options), open_own(options)
-        return evaluate(host, ClipGauge(host), trials, own_sampling(options), points(SDXL)), trials
-    world = held_out_trials(options.references, options.prompts)
-    return evaluate(open_world(options.out / "models"), JudgeGauge(), world, Sampling(), points(WORLD)), world
 
 
 if __name__ == "__main__":

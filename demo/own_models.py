@@ -14,6 +14,7 @@ from lib_instantstyle.hosts.standalone import Checkpoint, StandaloneHost
 from .trials import Sampling, Trial, held_out_trials
 
 STEPS, GUIDANCE = 30, 5.0
+NEEDS_MODEL = ("adapter", "encoder", "style", "content", "prompt")  # options that mean nothing to the world
 PROMPTS = ("a cat", "a house by a lake", "a bowl of fruit", "a lighthouse")
 
 

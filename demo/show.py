@@ -10,12 +10,11 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from lib_instantstyle.hosts.standalone import StandaloneHost
-
-from .modes import Mode, Roles
-from .scores import Gauge, scores, table
+from .modes import Mode
+from .scores import scores, table
+from .setups import Setup
 from .sheet import Row, sheet
-from .trials import Sampling, Trial, pictures_of
+from .trials import Trial
 
 ROWS = 6  # of the sheet
 
@@ -29,29 +28,18 @@ class Shown:
     pictures: tuple[Path, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What a demo is drawn with."""
-
-    host: StandaloneHost
-    gauge: Gauge
-    roles: Roles
-    sampling: Sampling
-
-
-def show(setup: Setup, trials: Sequence[Trial], out: Path) -> Shown:
+def show(setup: Setup, out: Path) -> Shown:
     """Draw everything, measure it, and write the sheet."""
-    made = {mode.name: _drawn(setup, trials, mode) for mode in setup.roles.modes}
-    told = {name: scores(setup.gauge, trials, pictures) for name, pictures in made.items()}
+    made = {mode.name: _drawn(setup, mode) for mode in setup.roles.modes}
+    told = {name: scores(setup.gauge, setup.trials, pictures) for name, pictures in made.items()}
     path = out / "sheet.png"
-    sheet(list(made), sheet_rows(trials, made)).save(path)
+    sheet(list(made), sheet_rows(setup.trials, made)).save(path)
     numbers = {name: {measure: vars(one) for measure, one in row.items()} for name, row in told.items()}
-    return Shown(table(told), {"references": len(trials), "modes": numbers}, (path,))
+    return Shown(table(told), {"references": len(setup.trials), "modes": numbers}, (path,))
 
 
-def _drawn(setup: Setup, trials: Sequence[Trial], mode: Mode) -> list[list[Image.Image]]:
-    shown = tqdm(trials, desc=f"{mode.name:27}", unit="ref")
-    return [pictures_of(setup.host, trial, mode, setup.sampling) for trial in shown]
+def _drawn(setup: Setup, mode: Mode) -> list[list[Image.Image]]:
+    return [setup.draw(trial, mode) for trial in tqdm(setup.trials, desc=f"{mode.name:27}", unit="ref")]
 
 
 def sheet_rows(trials: Sequence[Trial], made: Mapping[str, list[list[Image.Image]]]) -> list[Row]:

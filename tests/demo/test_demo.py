@@ -12,6 +12,7 @@ from demo import evaluation
 from demo.__main__ import main
 from demo.modes import PLAIN, SDXL, WORLD, Mode
 from demo.scores import JudgeGauge, scores
+from demo.setups import Setup
 from demo.sweeps import points
 from demo.trials import Sampling, held_out_trials, pictures_of
 from demo.world import export
@@ -55,7 +56,8 @@ def test_style_crosses_over_where_the_prompt_alone_knows_nothing_of_it(host: Sta
 def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path: Path) -> None:
     trials = held_out_trials(1, 1)
     chosen = [point for point in points(WORLD) if point.at in ("", "1") and point.sweep in ("none", "weight")]
-    measured = evaluation.evaluate(host, JudgeGauge(), trials, Sampling(steps=2), chosen)
+    setup = Setup(host, JudgeGauge(), WORLD, Sampling(steps=2), trials)
+    measured = evaluation.evaluate(setup, chosen)
     paths = evaluation.write(measured, trials[0], tmp_path)
     assert all(path.stat().st_size > 0 for path in paths)
     assert len(json.loads((tmp_path / "evaluation.json").read_text("utf-8"))) == len(chosen) == 5
@@ -77,6 +79,7 @@ def test_models_of_ones_own_are_shown_the_same_way(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["--model", "x.safetensors"], "--adapter and --encoder"),
+        (["--adapter", "y", "--style", "a.png"], "--adapter, --style goes together with --model"),
         (["--model", "x", "--adapter", "y", "--encoder", "z", "--style", "a.png"], "says what it shows"),
     ],
 )

@@ -1,0 +1,56 @@
+"""What a demo is drawn with: the world that ships with the project, or models of the user's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.hosts.standalone import StandaloneHost
+
+from .modes import SDXL, WORLD, Mode, Roles
+from .own_models import NEEDS_MODEL, add_options, open_own, own_sampling, own_trials
+from .scores import ClipGauge, Gauge, JudgeGauge
+from .trials import Sampling, Trial, held_out_trials, pictures_of
+from .world.host import open_world
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Models, what measures their pictures, and what is drawn with them."""
+
+    host: StandaloneHost
+    gauge: Gauge
+    roles: Roles
+    sampling: Sampling
+    trials: Sequence[Trial]
+
+    def draw(self, trial: Trial, mode: Mode) -> list[Image.Image]:
+        """A picture for each of the trial's prompts."""
+        return pictures_of(self.host, trial, mode, self.sampling)
+
+
+def add_setup_options(parser: argparse.ArgumentParser, references: int, prompts: int) -> None:
+    """Add the options that `open_setup` reads; the numbers are the world's defaults."""
+    parser.add_argument(
+        "--references", type=int, default=references, help=f"references of the world (default: {references})"
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=prompts, help=f"prompts for each, 9 at most (default: {prompts})"
+    )
+    add_options(parser.add_argument_group("models of yours"))
+
+
+def open_setup(options: argparse.Namespace) -> Setup:
+    """What the options name. Raises InstantStyleError when something asked for cannot be honoured."""
+    if options.model:
+        trials, host = own_trials(options), open_own(options)
+        return Setup(host, ClipGauge(host), SDXL, own_sampling(options), trials)
+    alone = [f"--{name}" for name in NEEDS_MODEL if getattr(options, name)]
+    if alone:
+        raise InstantStyleError(f"{', '.join(alone)} goes together with --model, which was not given. Name one.")
+    world = open_world(options.out / "models")
+    return Setup(world, JudgeGauge(), WORLD, Sampling(), held_out_trials(options.references, options.prompts))
