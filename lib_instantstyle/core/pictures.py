@@ -20,9 +20,7 @@ from PIL import Image, ImageOps
 from .errors import PictureError
 from .fields import shown
 
-MAX_PIXELS = (
-    100_000_000  # of one picture: a 10,000 × 10,000 picture; more is a decompression bomb rather than a reference
-)
+MAX_PIXELS = 100_000_000  # of one picture, 10,000 × 10,000; more is a decompression bomb rather than a reference
 WHITE = (255, 255, 255, 255)
 # Pillow's names of the formats that are read, where installed. The rest stays shut: PostScript starts an interpreter.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")

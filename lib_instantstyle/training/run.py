@@ -163,6 +163,7 @@ class Run:
             "samples_per_step": str(self.split.samples),
             "size": str(settings.size),
             "rate": f"{settings.rate:g}",
+            "weighting": settings.weighting,
             "seed": str(settings.seed),
         }
         return {**told, "init": files.init.name} if files.init else told
