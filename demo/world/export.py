@@ -21,7 +21,7 @@ from .clip import trained_towers
 from .words import TOKENIZER
 
 NAME = "instantstyle-world"
-CONFIG = Path(__file__).with_name("world.yaml")
+CONFIG = Path(__file__).with_name("sdxl.yaml")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def _config(text_tower: Path) -> str:
         depths=[1, *models.DEPTHS],  # the first is never used
         head_width=models.HEAD_WIDTH,
         scale=models.VAE_SCALE,
+        open_clip_arch=models.OPEN_CLIP_ARCH,
         vae_width=models.VAE_WIDTHS[0],
+        vae_blocks=models.VAE_BLOCKS,
         vae_multiples=[width // models.VAE_WIDTHS[0] for width in models.VAE_WIDTHS],
     )
 

@@ -14,11 +14,13 @@ from transformers import (
 from .drawing import SIDE
 
 CLIP_WIDTH, OPEN_CLIP_WIDTH = 32, 256  # of the two text towers; the second is the smallest that open_clip knows by name
+OPEN_CLIP_ARCH = "ViT-S-32-alt"
 VOCABULARY, CONTEXT_LENGTH = 49408, 77
 CLIP_LAYERS, OPEN_CLIP_LAYERS = 12, 10  # as the checkpoint's layout wants them
 TRAINED_LAYERS = 3  # of each text tower; the others pass their input on unchanged
 UNET_WIDTHS, HEAD_WIDTH, SIZE_WIDTH = (64, 64, 128), 32, 256
 DEPTHS, TRAINED_DEPTHS = (2, 10), (1, 3)  # SDXL's transformer layers by level, and those trained; the others are idle
+VAE_BLOCKS = 0  # residual layers of a level in the encoder; the decoder has one more
 VAE_WIDTHS, VAE_SCALE = (96, 96, 96, 96), 1.0  # three channels a group: see first_guess
 GROUPS = 32  # of every group norm, as the WebUI's model code has it
 
@@ -68,7 +70,7 @@ def vae() -> AutoencoderKL:
         block_out_channels=VAE_WIDTHS,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=0,  # one residual layer a level in the decoder, none in the encoder
+        layers_per_block=VAE_BLOCKS,
         norm_num_groups=GROUPS,
         latent_channels=4,
         sample_size=SIDE,

@@ -103,7 +103,7 @@ NEIGHBOURS = {
     ),
     "Incantations: PAG": (
         "*incantations*",
-        lambda: Case(on("Incantations", incantation(pag_active=True, pag_scale=3.0)), matters=True),
+        lambda: Case(on("Incantations", incantation(pag_active=True, pag_scale=3.0)), rows=("cu cc",), matters=True),
     ),
 }
 

@@ -29,7 +29,7 @@ from tiny_files import save_random
 from tiny_shapes import Shapes, under
 
 NAME = "tiny-sdxl"
-CONFIG = Path(__file__).with_suffix(".yaml")
+CONFIG = Path(__file__).parents[2] / "demo/world/sdxl.yaml"
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,20 @@ def _checkpoint(deep: int) -> Shapes:
 
 
 def _config(text_tower: Path, deep: int) -> str:
-    return Template(CONFIG.read_text("utf-8")).safe_substitute(
+    widths, vae_widths = (unet.NARROW, unet.MEDIUM, unet.WIDE), tiny_vae.WIDTHS
+    return Template(CONFIG.read_text("utf-8")).substitute(
         text_tower=json.dumps(str(text_tower)),
         open_clip_arch=towers.OPEN_CLIP_ARCH,
         context_width=unet.CONTEXT_WIDTH,
         vector_width=unet.VECTOR_WIDTH,
-        latent_channels=unet.LATENT_CHANNELS,
-        narrow=unet.NARROW,
+        scale=0.13025,
+        width=unet.NARROW,
+        multiples=[width // unet.NARROW for width in widths],
+        depths=[1, unet.SHALLOW, deep],  # the first is never used
         head_width=unet.HEAD_WIDTH,
-        shallow=unet.SHALLOW,
-        deep=deep,
-        vae_width=tiny_vae.WIDTHS[0],
+        vae_width=vae_widths[0],
+        vae_multiples=[width // vae_widths[0] for width in vae_widths],
+        vae_blocks=2,
     )
 
 
