@@ -3,13 +3,14 @@
 Noise prediction on SDXL's schedule, as SDXL was trained, but weighed so that an error counts by what it does to the
 picture: of nearly clean pictures less (min-SNR, arXiv:2303.09556), of nearly pure noise more, as if velocity were
 predicted (arXiv:2202.00512). By plain noise prediction so short a training learns nothing of what noise decides first,
-colours and places. A caption tells each part of its scene or leaves it out, and now and then all of them. Weights that
-an earlier training left in the folder are gone on from.
+colours and places. In most steps single blocks are taught their work, see `captions`. Weights that an earlier training
+left in the folder are gone on from.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,14 @@ from torch import Tensor
 
 from . import models, train_latents
 from .assembly import schedule
-from .clip import trained_towers
+from .captions import Captions, each_block_its_words
 from .dataset import pictures, scenes
 from .descent import Descent, keep
 from .progress import Curve
-from .prompts import Prompts, read_prompts
+from .prompts import Prompts
 from .scenes import Scene
 
-SAID_SHARE = {"subject": 0.85, "layout": 0.6, "palette": 0.6, "texture": 0.6}  # how often a caption tells each part
-EMPTY_SHARE = 0.1  # of captions that say nothing, for classifier-free guidance
+TAUGHT_SHARE = 0.75  # of the steps in which each block hears its own words only
 SNR_CAP = 5.0
 AVERAGED = 400.0  # steps that the weights which are kept are an average of
 TIME_IDS = torch.zeros(6)  # sizes and crops, which the world does not read
@@ -47,31 +47,6 @@ def latents_of(cells: train_latents.Cells, pixels: np.ndarray, batch: int = 48) 
     starts = range(0, len(pixels), batch)
     parts = [cells.encode(train_latents.as_pixels(pixels[start : start + batch])) for start in starts]
     return torch.cat(parts).contiguous()
-
-
-def random_caption(scene: Scene, rng: np.random.Generator) -> str:
-    if rng.random() < EMPTY_SHARE:
-        return ""
-    parts = frozenset(part for part, share in SAID_SHARE.items() if rng.random() < share)
-    return scene.caption(parts)
-
-
-class Captions:
-    """Every caption once, with what the text towers make of it."""
-
-    def __init__(self, shown: list[Scene], per_scene: int = 4) -> None:
-        rng = np.random.default_rng(1)
-        said = [[random_caption(scene, rng) for _ in range(per_scene)] for scene in shown]
-        number = {caption: i for i, caption in enumerate(dict.fromkeys(x for one in said for x in one))}
-        self._numbers = torch.tensor([[number[caption] for caption in one] for one in said])
-        self._prompts = read_prompts(trained_towers(), list(number))
-        if "" in number:  # as SDXL's pipelines and the WebUI hand over an empty negative prompt
-            self._prompts.tokens[number[""]] = 0
-            self._prompts.pooled[number[""]] = 0
-
-    def draw(self, picked: Tensor, made: torch.Generator) -> Prompts:
-        which = torch.randint(0, self._numbers.shape[1], (len(picked),), generator=made)
-        return self._prompts[self._numbers[picked, which]]
 
 
 def noise_loss(unet: UNet2DConditionModel, clean: Tensor, prompts: Prompts, made: torch.Generator) -> Tensor:
@@ -106,7 +81,10 @@ def train(folder: Path, steps: int, batch: int = 32, rate: float = 1e-3) -> None
     curve = Curve(folder / "unet.csv")
     for step in range(steps):
         picked = torch.randint(0, len(clean), (batch,), generator=made)
-        loss = noise_loss(unet, clean[picked], captions.draw(picked, made), made)
+        lesson = captions.draw(picked, made)
+        taught = torch.rand(1, generator=made).item() < TAUGHT_SHARE
+        with each_block_its_words(unet, lesson) if taught else nullcontext(lesson.whole) as prompts:
+            loss = noise_loss(unet, clean[picked], prompts, made)
         curve.add(step, descent.step(loss))
         average.update_parameters(unet)
         if step % 200 == 199 or step + 1 == steps:
