@@ -1,20 +1,18 @@
 """The one file the WebUI executes: the always-on script, its lifecycle and the error policy. The rest is library."""
 
-import logging
 from contextlib import contextmanager
 
 from lib_instantstyle import __version__
 from lib_instantstyle.api import add_endpoints
-from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.core.errors import explained
 from lib_instantstyle.hosts.a1111_analysis import measure_result
-from lib_instantstyle.hosts.a1111_job import Refusal, Unexpected, live_job, write_infotext
+from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
 from lib_instantstyle.ui.arguments import requested_units
 from lib_instantstyle.ui.panel import Panel
 from lib_instantstyle.ui.settings import add_settings
 from lib_instantstyle.ui.xyz_grid import add_axes, in_cell
 from modules import script_callbacks, scripts, shared
 
-log = logging.getLogger("InstantStyle")
 job = live_job()
 
 
@@ -63,11 +61,8 @@ def refusing(owner, part):
     """The WebUI goes on after an exception in a script, without the style. So an error takes the place of `part`."""
     try:
         yield
-    except InstantStyleError as error:
-        refuse(owner, part, error)
     except Exception as error:
-        log.exception("Unexpected error; the job is stopped")
-        refuse(owner, part, Unexpected(error))
+        refuse(owner, part, explained(error))
 
 
 def refuse(owner, part, error):

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from .clip_vision import EncoderInfo, Feature
 from .errors import CheckpointError, PictureError
 from .pictures import Picture, read_kept
 from .tensor_files import whole_of
+from .whole_files import write_whole
 
 MEMORY_ENTRIES = 64
 EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
@@ -192,15 +192,10 @@ class PictureStore:
 
 def write_quietly(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all; a failure is logged and forgotten."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
+        write_whole(path, write, alone=False)
     except (OSError, SafetensorError) as error:
         log.warning("%s could not be kept: %s", path.name, error)
-        with suppress(OSError):
-            partial.unlink()
 
 
 def prune(folder: Path, limit: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+log = logging.getLogger("InstantStyle")
+
 
 class InstantStyleError(Exception):
     """A refusal that names the rule, the value given and the way out.
@@ -72,3 +76,20 @@ class StyleNotAppliedError(InstantStyleError):
     """Sampling went by without the style reaching the UNet."""
 
     status_code = 500
+
+
+class UnexpectedError(InstantStyleError):
+    """A bug, or the machine's trouble: never the payload's fault."""
+
+    status_code = 500
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"InstantStyle failed: {type(error).__name__}: {error}")
+
+
+def explained(error: Exception) -> InstantStyleError:
+    """An error as a person is told of it. One that nobody has foreseen goes into the log with its trace."""
+    if isinstance(error, InstantStyleError):
+        return error
+    log.exception("Unexpected error", exc_info=error)
+    return UnexpectedError(error)

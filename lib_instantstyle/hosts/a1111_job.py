@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modules import devices, sd_samplers, sd_samplers_common, shared
 
-from ..core.errors import InstantStyleError, StyleNotAppliedError, UnitError
+from ..core.errors import InstantStyleError, StyleNotAppliedError, UnitError, explained
 from ..core.infotext import VERSION_KEY, to_infotext, unit_key
 from ..core.schedule import progress_at
 from ..core.units import StyleUnit
@@ -44,15 +44,6 @@ class InstantStyleRefused(HTTPException):
 
     def __str__(self) -> str:
         return self.message
-
-
-class Unexpected(InstantStyleError):
-    """A bug, or the machine's trouble: never the payload's fault."""
-
-    status_code = 500
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(f"InstantStyle failed: {type(error).__name__}: {error}")
 
 
 class Refusal:
@@ -134,9 +125,8 @@ class StyleJob:
         try:
             self._mark(params)
         except Exception as error:  # the WebUI swallows it and goes on: the rest of the picture would lack the style
-            log.exception("Unexpected error; the job is stopped")
             self.detach()
-            params.text_cond = Refusal(Unexpected(error))
+            params.text_cond = Refusal(explained(error))
 
     def _mark(self, params: Any) -> None:
         self._follow_unet()

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..core.errors import InstantStyleError, UnitError
+from ..core.errors import UnitError, explained
 from ..core.units import StyleUnit
 from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
@@ -73,8 +73,9 @@ class ContentAnalysis:
             unit = _unit(read, steered)
             with analyst_in_turn() as analyst:
                 found = analyst.analyse(unit, count=WORDS, progress=lambda share, text: progress(share, desc=text))
-        except InstantStyleError as error:
-            return [gr.update(visible=False), gr.update(visible=True, value=problem_html(error.message)), [], None]
+        except Exception as error:
+            problem = problem_html(explained(error).message)
+            return [gr.update(visible=False), gr.update(visible=True, value=problem), [], None]
         offered = [word.text for word in found.words]
         words = gr.update(visible=True, choices=offered, value=picked_in(unit.content_prompt, offered))
         return [words, gr.update(visible=True, value=meter_html(found.meter)), offered, read]
@@ -89,8 +90,8 @@ class ContentAnalysis:
                 return gr.update(value=busy_html())
             try:
                 return gr.update(value=meter_html(analyst.meter(_unit(read, steered))))
-            except InstantStyleError as error:
-                return gr.update(value=problem_html(error.message))
+            except Exception as error:
+                return gr.update(value=problem_html(explained(error).message))
 
 
 def _unit(read: Any, steered: Any) -> StyleUnit:
