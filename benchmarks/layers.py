@@ -21,7 +21,7 @@ from .flops import META, flops
 from .models import TEXT_TOKENS, Size, make_attention, marks
 from .peers import attention_processor
 from .report import Cell, Table
-from .timing import Subject, compare
+from .timing import Subject, clock_for, compare
 
 STYLE_LEVEL, DOWNSAMPLING = 2, 32  # of the style block: the deepest level, a 32nd of the picture's side
 
@@ -64,7 +64,7 @@ def _series(machine: Machine, name: str, points: dict[str, Point]) -> Table:
     rows: dict[str, dict[str, Cell]] = {}
     for label, point in points.items():
         layer = Layer(machine, point)
-        timings = compare(layer.subjects(), layer.run, machine.rounds)
+        timings = compare(layer.subjects(), layer.run, machine.rounds, clock_for(machine.device))
         ratios: dict[str, Cell] = {who: one.ratio for who, one in timings.items() if who != "plain"}
         rows[label] = {"plain, ms": timings["plain"].seconds.median * 1e3, **ratios}
     columns = {"plain, ms": ".1f", **dict.fromkeys(_measured(machine), ".3f")}

@@ -20,7 +20,7 @@ from .controlnet import ControlNet, ControlNetMissing
 from .models import EMBED_DIM, marks
 from .peers import SCALES, DiffusersAdapter
 from .report import Cell, Table, not_run
-from .timing import Subject, compare
+from .timing import Subject, clock_for, compare
 
 
 @dataclass
@@ -67,7 +67,7 @@ def measure(bench: Bench, adapter: dict[str, dict[str, Tensor]], rounds: int, co
             subjects[f"ControlNet, {preset}"] = theirs.subject(weights, bench.rows)
     except ControlNetMissing as error:
         missing["ControlNet"] = not_run(str(error))
-    timings = compare(subjects, bench.run, rounds)
+    timings = compare(subjects, bench.run, rounds, clock_for(bench.unet.device))
     rows = {name: {"time against plain": one.ratio, "seconds": one.seconds} for name, one in timings.items()}
     note = f"{bench.steps} UNet calls a measurement, {rounds} rounds; median (quartiles)."
     return Table("sampling", {"time against plain": ".4f", "seconds": ".3f"}, {**rows, **missing}, note)

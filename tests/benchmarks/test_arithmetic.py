@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import repeat
 
@@ -14,7 +15,7 @@ from benchmarks.flops import flops, more
 from benchmarks.layers import Counting, Layer, Machine, Point, _made, count
 from benchmarks.models import SIZES
 from benchmarks.report import Table, not_run
-from benchmarks.timing import Spread, Subject, compare, spread
+from benchmarks.timing import Spread, Subject, clock_for, compare, spread
 
 CPU = torch.device("cpu")
 
@@ -59,6 +60,14 @@ def test_a_subject_is_taken_away_when_its_work_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         compare({"a": Subject(leave=lambda: left.append(True), work=lambda: 1 / 0)}, lambda: None, 1)
     assert left == [True]
+
+
+def test_on_a_processor_only_work_counts_and_not_waiting_for_others() -> None:
+    clock = clock_for(CPU)
+    begun = clock()
+    time.sleep(0.2)
+    assert clock() - begun < 0.1
+    assert clock_for(torch.device("cuda")) is time.perf_counter
 
 
 def test_quartiles_stay_within_what_was_measured() -> None:
