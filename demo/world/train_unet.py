@@ -28,7 +28,7 @@ from .progress import Curve
 from .prompts import Prompts
 from .scenes import Scene
 
-TAUGHT_SHARE = 0.75  # of the steps in which each block hears its own words only
+TAUGHT_SHARE = 0.9  # of the steps in which each block hears its own words only
 SNR_CAP = 5.0
 AVERAGED = 400.0  # steps that the weights which are kept are an average of
 TIME_IDS = torch.zeros(6)  # sizes and crops, which the world does not read

@@ -29,6 +29,7 @@ class Case:
     tab: str = "txt2img"
     inside: Callable[[], AbstractContextManager[Any]] = nullcontext  # what holds in the WebUI while the jobs run
     first_term_is_kept: bool = False  # another party computes the first term of the attention: the oracle asks it
+    rounding: float = 1.0  # how many times more than usual the last bits of float32 weigh
     matters: bool = False  # the condition by itself must change a plain job, or the case shows nothing
 
 
@@ -66,7 +67,7 @@ class Matrix:
         assert plain.same_as(idle), "weight 0 is not the plain job, or the styled job has left something behind"
         if case.matters:
             assert not plain.same_as(self._bare), "the condition changes nothing, so the case shows nothing"
-        return seen_in(plain, styled, expected, self.tolerance)
+        return seen_in(plain, styled, expected, self.tolerance * case.rounding)
 
     @cached_property
     def _bare(self) -> Job:

@@ -48,7 +48,11 @@ def test_controlnet(examine, name):
 
 @pytest.mark.usefixtures("_controlnet")
 def test_controlnets_leftovers_are_survived(webui, examine):
-    """After a hires job with its IP-Adapter it keeps marked conditioning, one token longer, for the next hires job."""
+    """After a hires job with its IP-Adapter it keeps marked conditioning for the next one, with --lowvram at least.
+
+    The mark is one more token, of 1024s, which nobody takes out then. In such a context a weight that is one step of
+    float32 larger moves the result by 2e-4 of its deviation.
+    """
     with adapters_taken_for_sdxl():
         webui.txt2img(UNIT, **sampling.HIRES, **controlnet(PROMPT))
-    examine(Case(sampling.HIRES))
+    examine(Case(sampling.HIRES, rounding=20))
