@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from datetime import timedelta
 from typing import Any
@@ -27,6 +26,7 @@ def make_accelerator(settings: Settings) -> Any:
         raise InstantStyleError("Precision fp16 needs a GPU, and this runs on a CPU. Say bf16, or no.", "precision")
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.utils import is_tensorboard_available
     except ImportError as error:
         raise InstantStyleError(
             f"Training needs accelerate, which cannot be imported ({error}). "
@@ -39,7 +39,7 @@ def make_accelerator(settings: Settings) -> Any:
             mixed_precision=settings.precision,
             gradient_accumulation_steps=settings.accumulate,
             cpu=settings.cpu,
-            log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
+            log_with="tensorboard" if is_tensorboard_available() else None,
             project_dir=str(settings.out),
             kwargs_handlers=handlers,
         )
