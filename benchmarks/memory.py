@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ def _counting() -> Iterator[list[int]]:
 
 def _watched(work: Callable[[], Any]) -> tuple[Any, float | None]:
     """What `work` gives, and the MiB of the process's own memory that it took at its peak; None: cannot be seen."""
+    _trim()
     before, seen, done = own_memory(), [0.0], threading.Event()
     if before is None:
         return work(), None
@@ -159,6 +161,13 @@ def _watched(work: Callable[[], Any]) -> tuple[Any, float | None]:
         done.set()
         watcher.join()
     return given, max(seen[0], own_memory() or 0.0) - before
+
+
+def _trim() -> None:
+    """Let the C library return what is free: memory that is taken out of it again would not be seen."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_memory() -> float | None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from benchmarks.flops import flops, more
 from benchmarks.layers import Counting, Layer, Machine, Point, _made, count
+from benchmarks.memory import _watched
 from benchmarks.models import SIZES
 from benchmarks.report import Table, not_run
 from benchmarks.timing import Spread, Subject, clock_for, compare, spread
@@ -140,3 +141,10 @@ def test_arithmetic_of_a_layer_grows_with_units_and_tokens_and_stays_below_diffu
     assert sides == sorted(sides)  # the text's keys and values weigh less in large pictures
     assert all(row["ours, %"] < row["diffusers, %"] for rows in tables.values() for row in rows.values())
     assert tokens["16"]["ours, %"] == pytest.approx(4 * tokens["4"]["ours, %"])
+
+
+def test_memory_is_seen_even_where_it_was_free_before() -> None:
+    for _ in range(8):
+        torch.ones(6 << 20)  # the C library keeps some of it for later
+    _, peak = _watched(lambda: torch.ones(6 << 20))
+    assert peak is None or 20 < peak < 40

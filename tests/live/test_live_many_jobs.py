@@ -34,6 +34,17 @@ def held():
     return len(gc.get_objects()), int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.fixture
+def one_event_loop(webui):
+    """For all requests. The test client would make one for each, and each leaves some objects behind."""
+    from anyio.from_thread import start_blocking_portal
+
+    with start_blocking_portal() as webui.client.portal:
+        yield
+    webui.client.portal = None
+
+
+@pytest.mark.usefixtures("one_event_loop")
 @pytest.mark.skipif(JOBS < 200, reason="set LIVE_JOBS=1000 to run a thousand jobs in a row")
 def test_memory_is_flat_over_many_jobs(webui, by_the_book):
     plain = by_the_book.plain("txt2img", SETTINGS)
