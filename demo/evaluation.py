@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         setup = open_setup(options)
-        measured = evaluate(setup, points(setup.roles))
+        measured = evaluate(setup, points())
     except InstantStyleError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ def main(numbers: Path, picture: Path) -> None:
         for series, line in groupby(chosen, key=lambda one: one["series"]):
             _draw(axis, series, list(line))
         axis.set(title=title, xlabel="leak: the reference's subject", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axis.set_ylabel("style: its palette and texture")
+        axis.set_ylabel("style: its palette and texture, half each")
         axis.grid(alpha=0.25)
         axis.legend(loc="lower right", fontsize=8)
     _bars(axes[2], [one for one in told if one["sweep"] == "block"])

@@ -30,31 +30,7 @@ class Mode:
 PLAIN = Mode("prompt alone", None)
 ORIGINAL = Mode("original IP-Adapter", {"preset": "original"})
 ORIGINAL_REMOVED = Mode("original, content removed", {"preset": "original"}, removes=True)
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The blocks that carry style, and those for style and layout, as fields of a unit."""
-
-    style: Mapping[str, Any]
-    style_and_layout: Mapping[str, Any]
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """What is compared, from no reference at all to most of it."""
-        return (
-            PLAIN,
-            ORIGINAL,
-            ORIGINAL_REMOVED,
-            Mode("style only", self.style),
-            Mode("style, content removed", self.style, removes=True),
-            Mode("style + layout", self.style_and_layout),
-        )
-
-
-SDXL = Roles({"preset": "style"}, {"preset": "style_and_layout"})
-# Where style and places enter the drawn world's pictures, which is not where SDXL has them: docs/evaluation.md.
-WORLD = Roles(
-    {"preset": "custom", "blocks": {"up_blocks.1": 1.0}},
-    {"preset": "custom", "blocks": {"up_blocks.1": 1.0, "down_blocks.1": 1.0}},
-)
+STYLE = Mode("style only", {"preset": "style"})
+STYLE_REMOVED = Mode("style, content removed", {"preset": "style"}, removes=True)
+STYLE_AND_LAYOUT = Mode("style + layout", {"preset": "style_and_layout"})
+MODES = (PLAIN, ORIGINAL, ORIGINAL_REMOVED, STYLE, STYLE_REMOVED, STYLE_AND_LAYOUT)

@@ -29,18 +29,22 @@ class Gauge(Protocol):
 
 
 class JudgeGauge:
-    """Whether the judge names the reference's palette and texture (style), its subject (leak), its place and size
-    (layout), and the prompt's subject (prompt)."""
+    """Whether the judge names the reference's palette and its texture, which are half of its style each, its subject
+    (leak), its place and size (layout), and the prompt's subject (prompt)."""
 
-    names = ("style", "leak", "prompt", "layout")
+    names = ("style", "palette", "texture", "leak", "prompt", "layout")
 
     def __init__(self, judge: Judge | None = None) -> None:
         self._judge = judge or trained_judge()
 
     def __call__(self, trial: Any, pictures: Sequence[Image.Image]) -> Values:
         seen, scene = self._judge.judge(pictures), trial.scene
+        palette = [float(one.palette == scene.palette) for one in seen]
+        texture = [float(one.texture == scene.texture) for one in seen]
         return {
-            "style": [float(one.style == scene.style) for one in seen],
+            "style": [(colours + strokes) / 2 for colours, strokes in zip(palette, texture)],
+            "palette": palette,
+            "texture": texture,
             "leak": [float(one.subject == scene.subject) for one in seen],
             "prompt": [float(one.subject == subject) for one, subject in zip(seen, trial.subjects)],
             "layout": [float((one.place, one.size) == (scene.place, scene.size)) for one in seen],

@@ -11,7 +11,7 @@ from PIL import Image
 from lib_instantstyle.core.errors import InstantStyleError
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
-from .modes import SDXL, WORLD, Mode, Roles
+from .modes import Mode
 from .own_models import NEEDS_MODEL, add_options, open_own, own_sampling, own_trials
 from .scores import ClipGauge, Gauge, JudgeGauge
 from .trials import Sampling, Trial, held_out_trials, pictures_of
@@ -24,7 +24,6 @@ class Setup:
 
     host: StandaloneHost
     gauge: Gauge
-    roles: Roles
     sampling: Sampling
     trials: Sequence[Trial]
 
@@ -48,9 +47,9 @@ def open_setup(options: argparse.Namespace) -> Setup:
     """What the options name. Raises InstantStyleError when something asked for cannot be honoured."""
     if options.model:
         trials, host = own_trials(options), open_own(options)
-        return Setup(host, ClipGauge(host), SDXL, own_sampling(options), trials)
+        return Setup(host, ClipGauge(host), own_sampling(options), trials)
     alone = [f"--{name}" for name in NEEDS_MODEL if getattr(options, name)]
     if alone:
         raise InstantStyleError(f"{', '.join(alone)} goes together with --model, which was not given. Name one.")
     world = open_world(options.out / "models")
-    return Setup(world, JudgeGauge(), WORLD, Sampling(), held_out_trials(options.references, options.prompts))
+    return Setup(world, JudgeGauge(), Sampling(), held_out_trials(options.references, options.prompts))

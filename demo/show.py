@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from .modes import Mode
+from .modes import MODES, Mode
 from .scores import scores, table
 from .setups import Setup
 from .sheet import Row, sheet
@@ -30,7 +30,7 @@ class Shown:
 
 def show(setup: Setup, out: Path) -> Shown:
     """Draw everything, measure it, and write the sheet."""
-    made = {mode.name: _drawn(setup, mode) for mode in setup.roles.modes}
+    made = {mode.name: _drawn(setup, mode) for mode in MODES}
     told = {name: scores(setup.gauge, setup.trials, pictures) for name, pictures in made.items()}
     path = out / "sheet.png"
     sheet(list(made), sheet_rows(setup.trials, made)).save(path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib_instantstyle.core.blocks import SDXL_BLOCKS
 from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
-from .modes import PLAIN, Mode, Roles
+from .modes import ORIGINAL, ORIGINAL_REMOVED, PLAIN, STYLE, STYLE_REMOVED, Mode
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 REMOVAL_SCALES = (0.25, 0.5, 1.0, 1.5)
@@ -25,24 +25,19 @@ class Point:
     mode: Mode
 
 
-def points(roles: Roles) -> Iterator[Point]:
+def points() -> Iterator[Point]:
     """All of them, the plain prompt first."""
     yield Point("none", "prompt alone", "", PLAIN)
-    yield from _weights(roles)
+    yield from _weights()
     yield from _blocks()
     yield from _removal()
 
 
-def _weights(roles: Roles) -> Iterator[Point]:
-    ways = {
-        "original": ({"preset": "original"}, False),
-        "original, content removed": ({"preset": "original"}, True),
-        "style only": (roles.style, False),
-        "style, content removed": (roles.style, True),
-    }
-    for series, (fields, removes) in ways.items():
+def _weights() -> Iterator[Point]:
+    for mode in (ORIGINAL, ORIGINAL_REMOVED, STYLE, STYLE_REMOVED):
         for weight in WEIGHTS:
-            yield Point("weight", series, f"{weight:g}", Mode(series, {**fields, "weight": weight}, removes))
+            weighted = replace(mode, fields={**(mode.fields or {}), "weight": weight})
+            yield Point("weight", mode.name, f"{weight:g}", weighted)
 
 
 def _blocks() -> Iterator[Point]:

@@ -23,7 +23,7 @@ from .clip import trained_towers
 from .prompts import Prompts, read_prompts
 from .scenes import Scene
 
-SAID_SHARE = {"subject": 0.9, "layout": 0.6, "palette": 0.85, "texture": 0.85}  # how often a caption tells each part
+SAID_SHARE = {"subject": 0.9, "layout": 0.6, "palette": 0.85, "texture": 0.9}  # how often a caption tells each part
 EMPTY_SHARE = 0.1  # of captions that say nothing, for classifier-free guidance
 STYLE = frozenset(("palette", "texture"))
 

@@ -31,10 +31,6 @@ class Verdict:
     palette: str
     texture: str
 
-    @property
-    def style(self) -> tuple[str, str]:
-        return self.palette, self.texture
-
 
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:

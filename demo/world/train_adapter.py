@@ -1,9 +1,9 @@
 """Trains the world's IP-Adapter with the project's own tool: python -m demo.world.train_adapter FOLDER [--steps N]
 
-In each step one group of blocks acts: all of them, those through which style enters the world's pictures, or these and
-those for layout. Captions say what a picture shows and mostly where, but seldom in which style, as captions of the web
-do; so what is left to the image prompt is mostly style. Latents are those the UNet was trained on, with the chessboard
-that the autoencoder's encoder cannot see.
+In each step one group of blocks acts: all of them, the style block, or style and layout block. Captions seldom say in
+which style a picture is, and most do not say what it shows: a word tells all there is to tell of a subject here, where
+a real picture has more to it than its caption. So what is left to the image prompt is style and, where blocks can carry
+it, content. Latents are those the UNet was trained on, with the chessboard that the autoencoder's encoder cannot see.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .drawing import draw
 from .scenes import Scene
 
 SHOWN = 4000  # pictures
-SAID_SHARE = {"subject": 0.95, "layout": 0.6, "palette": 0.1, "texture": 0.1}  # how often a caption tells each part
-GROUPS = ("original=0.3", "up_blocks.1=0.5", "down_blocks.1+up_blocks.1=0.2")
+SAID_SHARE = {"subject": 0.15, "layout": 0.5, "palette": 0.1, "texture": 0.1}  # how often a caption tells each part
+GROUPS = ("original=0.4", "style=0.4", "style_and_layout=0.2")
 
 
 def write_pictures(folder: Path, shown: list[Scene]) -> Path:

@@ -29,6 +29,7 @@ from .prompts import Prompts
 from .scenes import Scene
 
 TAUGHT_SHARE = 0.9  # of the steps in which each block hears its own words only
+NOISY_SHARE = 0.5
 SNR_CAP = 5.0
 AVERAGED = 400.0  # steps that the weights which are kept are an average of
 TIME_IDS = torch.zeros(6)  # sizes and crops, which the world does not read
@@ -49,10 +50,17 @@ def latents_of(cells: train_latents.Cells, pixels: np.ndarray, batch: int = 48) 
     return torch.cat(parts).contiguous()
 
 
+def random_times(count: int, made: torch.Generator) -> Tensor:
+    """Half of them from the noisiest fifth: there words decide, elsewhere a noisy picture says much of what they do."""
+    steps = len(schedule().alphas_cumprod)
+    anywhere, noisy = (torch.randint(start, steps, (count,), generator=made) for start in (0, steps - steps // 5))
+    return torch.where(torch.rand(count, generator=made) < NOISY_SHARE, noisy, anywhere)
+
+
 def noise_loss(unet: UNet2DConditionModel, clean: Tensor, prompts: Prompts, made: torch.Generator) -> Tensor:
     """Weighted mean squared error of the predicted noise at random times."""
     alphas = schedule().alphas_cumprod
-    times = torch.randint(0, len(alphas), (len(clean),), generator=made)
+    times = random_times(len(clean), made)
     kept = alphas[times].view(-1, 1, 1, 1)
     noise = torch.randn(clean.shape, generator=made)
     noisy = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).contiguous(memory_format=torch.channels_last)

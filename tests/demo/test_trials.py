@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.modes import ORIGINAL, ORIGINAL_REMOVED, PLAIN, SDXL, WORLD, Roles
+from demo.modes import MODES, ORIGINAL, ORIGINAL_REMOVED, PLAIN
 from demo.scores import JudgeGauge, mean, scores, table
 from demo.sheet import CELL, Row, sheet
 from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
@@ -37,10 +37,9 @@ def test_a_mode_names_the_content_only_where_it_removes_it() -> None:
     assert ORIGINAL_REMOVED.units(reference, "a cat")[0].content_prompt == "a cat"
 
 
-@pytest.mark.parametrize("roles", [SDXL, WORLD], ids=["SDXL", "world"])
-def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed(roles: Roles) -> None:
+def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed() -> None:
     reference, seen = draw(Scene("cat", "left", "small", "ice", "flat")), []
-    for point in points(roles):
+    for point in points():
         seen.append((point.sweep, point.series, point.at))
         for unit in point.mode.units(reference, "a cat"):
             assert route(unit, SDXL_LAYERS)
@@ -83,7 +82,7 @@ def test_the_sheet_shows_every_picture_where_it_belongs() -> None:
         return Image.new("RGB", (64, 64), (grey,) * 3)
 
     rows = [Row(f"a {n}", plain(10 * n + 10), [plain(10 * n + 11 + m) for m in range(6)]) for n in range(3)]
-    drawn = np.asarray(sheet([mode.name for mode in WORLD.modes], rows).convert("L"))
+    drawn = np.asarray(sheet([mode.name for mode in MODES], rows).convert("L"))
     for row in rows:
         for picture in (row.reference, *row.made):
             grey = picture.getpixel((0, 0))[0]
