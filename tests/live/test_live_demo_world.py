@@ -12,7 +12,7 @@ from live_world import PROJECT, as_base64, from_base64
 pytest.importorskip("diffusers", reason="the world's checkpoint is written with diffusers, which this Python lacks")
 SIDE = {"width": 128, "height": 128, "steps": 14, "cfg_scale": 3, "batch_size": 6}
 SOME = 3  # of six pictures; so small a model draws two in three as it was asked to
-STYLE = {"preset": "custom", "blocks": {"up_blocks.1": 1.0}}  # where the world has its style
+STYLE = {"preset": "style"}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def test_the_prompt_alone_draws_the_prompt(webui, trained, scene) -> None:
 def test_style_crosses_over_and_the_references_subject_does_not(webui, trained, scene) -> None:
     shown = job(webui, trained, scene, STYLE)
     assert sum(one.palette == scene.palette for one in shown) >= SOME
+    assert sum(one.subject == "house" for one in shown) >= SOME
     assert sum(one.subject == scene.subject for one in shown) < SOME
 
 
