@@ -23,7 +23,8 @@ def main(numbers: Path, picture: Path) -> None:
         chosen = [one for one in told if one["sweep"] == sweep]
         for series, line in groupby(chosen, key=lambda one: one["series"]):
             _draw(axis, series, list(line))
-        axis.set(title=title, xlabel="leak: the reference's subject", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axis.set(title=title, xlabel="leak: the reference's subject", ylim=(-0.03, 1.03))
+        axis.set_xlim(-0.03, 0.1 + max((one["leak"]["value"] for one in chosen), default=0.9))
         axis.set_ylabel("style: its palette and texture, half each")
         axis.grid(alpha=0.25)
         axis.legend(loc="lower right", fontsize=8)
@@ -43,9 +44,11 @@ def _draw(axis: Any, series: str, line: list[dict[str, Any]]) -> None:
 def _bars(axis: Any, blocks: list[dict[str, Any]]) -> None:
     """What each block alone brings over."""
     names = [one["at"].replace("attentions", "att") for one in blocks]
-    for shift, measure in ((-0.2, "style"), (0.2, "leak")):
-        rows = [number + shift for number in range(len(blocks))]
-        axis.barh(rows, [one[measure]["value"] for one in blocks], height=0.38, label=measure)
+    parts = ("palette", "texture") if "palette" in blocks[0] else ("style",)  # of the world, of models of one's own
+    height = 0.76 / (len(parts) + 1)
+    for place, measure in enumerate((*parts, "leak")):
+        rows = [number + height * (place - len(parts) / 2) for number in range(len(blocks))]
+        axis.barh(rows, [one[measure]["value"] for one in blocks], height=height, label=measure)
     axis.set_yticks(range(len(blocks)), names, fontsize=7)
     axis.set(title="one block alone, weight 1", xlim=(0, 1))
     axis.invert_yaxis()

@@ -74,7 +74,7 @@ def pack_adapter(path: Path, packed: Path = ADAPTER) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the world's adapter and write the packed weights that ship.")
     parser.add_argument("folder", type=Path, help="where pictures, base and adapter go")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
     cells = train_latents.trained(options.folder)
     trained = train_adapter(settings(options.folder, options.steps), lambda pixels: moments(cells, pixels))

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, help="where train_latents has left its weights; everything else goes there too"
     )
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=6000)
     options = parser.parse_args()
     train(options.folder, options.steps)
 
