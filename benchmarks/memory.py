@@ -102,12 +102,12 @@ COLUMN_READ, COLUMN_KEPT, COLUMN_PEAK, COLUMN_LEFT = COLUMNS
 def _prepared(files: Files, unit: StyleUnit) -> dict[str, Cell]:
     cache = files.folder / "cache-of-memory"
     session = StyleSession(files.host(cache))
-    plans = session.plan((unit,))
+    plans, before = session.plan((unit,)), _encoders_alive()
     with _counting() as read:
         _, peak = _watched(lambda: session.attach(plans))
     session.detach()
     shutil.rmtree(cache, ignore_errors=True)
-    return {**_row(sum(read) / MIB, kept_bytes(session), peak), COLUMN_LEFT: str(_encoders_alive())}
+    return {**_row(sum(read) / MIB, kept_bytes(session), peak), COLUMN_LEFT: str(_encoders_alive() - before)}
 
 
 def kept_bytes(session: StyleSession) -> int:

@@ -29,7 +29,7 @@ from .prompts import Prompts
 from .scenes import Scene
 
 TAUGHT_SHARE = 0.9  # of the steps in which each block hears its own words only
-NOISY_SHARE = 0.5
+NOISY_SHARE = 0.5  # of the examples from the noisiest fifth of the schedule, beside those that fall there anyway
 SNR_CAP = 5.0
 AVERAGED = 400.0  # steps that the weights which are kept are an average of
 TIME_IDS = torch.zeros(6)  # sizes and crops, which the world does not read
@@ -51,7 +51,7 @@ def latents_of(cells: train_latents.Cells, pixels: np.ndarray, batch: int = 48) 
 
 
 def random_times(count: int, made: torch.Generator) -> Tensor:
-    """Half of them from the noisiest fifth: there words decide, elsewhere a noisy picture says much of what they do."""
+    """Often the noisiest fifth: there words decide, elsewhere a noisy picture says much of what they do."""
     steps = len(schedule().alphas_cumprod)
     anywhere, noisy = (torch.randint(start, steps, (count,), generator=made) for start in (0, steps - steps // 5))
     return torch.where(torch.rand(count, generator=made) < NOISY_SHARE, noisy, anywhere)

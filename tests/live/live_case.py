@@ -16,7 +16,8 @@ from live_world import World, as_base64, picture
 from oracle import STYLE, Styling, styling
 
 PICTURE = picture(0)
-UNIT = {"image": as_base64(PICTURE), "weight": 0.8}
+FLOAT32_STEP, SOME_STEPS = 2**-23, 5  # sums in another order differ by a few steps
+UNIT: dict[str, Any] = {"image": as_base64(PICTURE), "weight": 0.8}
 STYLING = Styling((PICTURE,), {STYLE: 0.8})
 
 
@@ -29,7 +30,7 @@ class Case:
     tab: str = "txt2img"
     inside: Callable[[], AbstractContextManager[Any]] = nullcontext  # what holds in the WebUI while the jobs run
     first_term_is_kept: bool = False  # another party computes the first term of the attention: the oracle asks it
-    rounding: float = 1.0  # how many times more than usual the last bits of float32 weigh
+    magnifies_rounding: bool = False  # then the style may be off by as much as one float32 step of its weight does
     matters: bool = False  # the condition by itself must change a plain job, or the case shows nothing
 
 
@@ -67,7 +68,14 @@ class Matrix:
         assert plain.same_as(idle), "weight 0 is not the plain job, or the styled job has left something behind"
         if case.matters:
             assert not plain.same_as(self._bare), "the condition changes nothing, so the case shows nothing"
-        return seen_in(plain, styled, expected, self.tolerance * case.rounding)
+        return seen_in(plain, styled, expected, self._tolerance(case, styled))
+
+    def _tolerance(self, case: Case, styled: Job) -> float:
+        if not case.magnifies_rounding:
+            return self.tolerance
+        nudged = self._run(case, {**UNIT, "weight": UNIT["weight"] * (1 + FLOAT32_STEP)})
+        moved = max(error_of(*passes) for passes in zip(nudged.passes, styled.passes))
+        return max(self.tolerance, SOME_STEPS * moved)
 
     @cached_property
     def _bare(self) -> Job:

@@ -55,4 +55,4 @@ def test_controlnets_leftovers_are_survived(webui, examine):
     """
     with adapters_taken_for_sdxl():
         webui.txt2img(UNIT, **sampling.HIRES, **controlnet(PROMPT))
-    examine(Case(sampling.HIRES, rounding=20))
+    examine(Case(sampling.HIRES, magnifies_rounding=True))

@@ -192,3 +192,16 @@ def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undist
     assert job.status == 500
     assert "took the style away" in job.answer["detail"]["message"]
     assert_unharmed(webui, undisturbed)
+
+
+@pytest.mark.parametrize("looks", ["_analyse", "_follow"])
+def test_an_exception_in_analysing_is_told_where_the_leak_meter_stands(webui, looks):
+    from lib_instantstyle.analysis import Analyst
+    from lib_instantstyle.ui.content_analysis import ContentAnalysis
+
+    read, steered = (picture(0), None, "auto", None), ("a rabbit", 0.5, "subtract", False)
+    asked = {"_analyse": (lambda *_, **__: None, *read, *steered), "_follow": (read, *steered)}
+    with failing(Analyst, {"_analyse": "analyse", "_follow": "meter"}[looks], 1):
+        shown = getattr(ContentAnalysis, looks)(*asked[looks])
+    meter = shown[1] if looks == "_analyse" else shown
+    assert "PlugError: the plug was pulled" in meter["value"]
