@@ -5,15 +5,17 @@ What is counted are matrix products, convolutions and attention; what moves memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib_instantstyle.core.attention import ImageKeyValue, ModelCall, StyledLayer
+from lib_instantstyle.core.attention import ModelCall, StyledLayer
 from lib_instantstyle.core.blocks import attention_layers
+from lib_instantstyle.core.key_values import ImageKeyValue
 from lib_instantstyle.core.routing import route
 from lib_instantstyle.core.schedule import Window
 from lib_instantstyle.core.units import StyleUnit
@@ -25,9 +27,17 @@ from .report import Table
 META = torch.device("meta")
 
 
+def products(total: Sequence[int], left: Sequence[int], right: Sequence[int], **_: object) -> int:
+    """FLOPs of total += left @ right, given their shapes."""
+    return 2 * math.prod(left) * right[-1]
+
+
+IN_PLACE = {torch.ops.aten.baddbmm_: products}  # which torch does not count
+
+
 def flops(work: Callable[[], object]) -> int:
     """Floating-point operations of `work`; a multiplication with its addition is two."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
         work()
     return counter.get_total_flops()
 
@@ -90,5 +100,5 @@ def once(unet: nn.Module, tokens: int = 4) -> str:
     """What ours computes once for a job instead: K and V of both kinds of rows in the style block."""
     modules = attention_layers(unet)
     routed = route(StyleUnit(), tuple(modules))
-    products = sum(2 * 2 * (2 * tokens) * modules[layer].to_k.weight.numel() for layer in routed)  # K and V
-    return f"Keys and values of the style block, once for a job: {products / 1e9:.3f} GFLOP."
+    found = sum(2 * 2 * (2 * tokens) * modules[layer].to_k.weight.numel() for layer in routed)  # K and V
+    return f"Keys and values of the style block, once for a job: {found / 1e9:.3f} GFLOP."

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from lib_instantstyle.core.attention import ImageKeyValue, ModelCall, StyledLayer
+from lib_instantstyle.core.attention import ModelCall, StyledLayer
+from lib_instantstyle.core.key_values import ImageKeyValue
 from lib_instantstyle.core.schedule import Window
 
 from .controlnet import LayerOfControlNet, why_missing
@@ -187,7 +188,7 @@ class Layer:
 
         def enter() -> None:
             styled.attach()
-            styled.style(self.x[:, :1])  # lays keys and values out, once for a job
+            styled.acting(self.x)  # lays keys and values out, once for a job
 
         return Subject(enter, styled.detach)
 

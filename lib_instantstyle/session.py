@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .core.attention import ImageKeyValue, ModelCall, StyledLayer
+from .core.attention import ModelCall, StyledLayer
 from .core.blocks import Layer, attention_layers
 from .core.checkpoint import Adapter
 from .core.embed_store import fingerprint
 from .core.errors import CheckpointError, InstantStyleError
+from .core.key_values import ImageKeyValue
 from .core.routing import route
 from .core.units import StyleUnit
 from .embedding import Embedder

@@ -108,7 +108,7 @@ class Patched:
 @pytest.mark.parametrize("call", range(1, 2 * STEPS + 1))
 def test_an_exception_in_our_own_hook_leaves_nothing_to_the_next_job(shop: Shop, call: int) -> None:
     """Two layers in each step."""
-    with failing_at(call, lambda plug: Patched(StyledLayer, "style", plug)), pytest.raises(PlugError):
+    with failing_at(call, lambda plug: Patched(StyledLayer, "acting", plug)), pytest.raises(PlugError):
         sample(shop)
     assert all(layer._query is None for layer in shop.session._layers)
     shop.assert_unharmed()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib_instantstyle.core import attention, checkpoint, clip_text, clip_vision
+from lib_instantstyle.core.key_values import KeyValueStack
 from lib_instantstyle.core.projection import ImageProjModel
 from lib_instantstyle.session import StyleSession
 
@@ -43,7 +44,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "keys": (checkpoint.Adapter, "to_k_ip"),
     "values": (checkpoint.Adapter, "to_v_ip"),
     "stacking": (attention, "stack"),
-    "attention": (attention.KeyValueStack, "attend"),
+    "attention": (KeyValueStack, "add_to"),
 }
 ON_THE_DEVICE = ("encoder load", "encoder forward", "text tower load", "text tower forward")
 

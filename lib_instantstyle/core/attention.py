@@ -9,17 +9,13 @@ pre-hook on `to_out[0]` adds the second term; nothing's `forward` is replaced, s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from .schedule import Window
+from .key_values import ImageKeyValue, KeyValueStack, stack
 
 KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one or two
 
@@ -31,70 +27,6 @@ class ModelCall:
     cond_rows: tuple[bool, ...] | None = None  # for each row of the batch: conditional? None: not ours, add nothing
     progress: float = 0.0  # 0..1 of the sampling pass
     styled: int = 0  # how often a layer added style since the hooks were attached
-
-
-@dataclass(frozen=True, eq=False)
-class ImageKeyValue:
-    """Keys and values of one unit in one layer, constant through a job."""
-
-    key: Tensor  # (2, tokens, inner): row 0 for unconditional rows, row 1 for conditional ones
-    value: Tensor  # likewise
-    scale: float
-    window: Window
-
-
-def grouped_softmax(logits: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Softmax over the last dimension, separately within each group of `lengths`; computed in float32."""
-    if len(set(lengths)) == 1:
-        groups = logits.unflatten(-1, (len(lengths), -1))
-        return groups.softmax(-1, dtype=torch.float32).flatten(-2).to(logits.dtype)
-    parts = [part.softmax(-1, dtype=torch.float32) for part in logits.split(list(lengths), -1)]
-    return torch.cat(parts, -1).to(logits.dtype)
-
-
-@dataclass(frozen=True)
-class KeyValueStack:
-    """All units of a layer for one pattern of rows: one matrix product serves them all."""
-
-    key: Tensor  # (rows, heads, tokens of all units, head_dim); of several units it carries 1/√d
-    value: Tensor  # (rows, heads, tokens of all units, head_dim), carries each unit's scale
-    lengths: tuple[int, ...]  # tokens of each unit
-
-    def attend(self, query: Tensor) -> Tensor:
-        """query (rows, seq, inner) → Σ_units scale · softmax(q K_ipᵀ/√d) V_ip, (rows, seq, heads, head_dim)."""
-        heads = query.unflatten(-1, (self.value.shape[1], -1)).transpose(1, 2)  # (rows, heads, seq, head_dim)
-        style = self._of_one(heads) if len(self.lengths) == 1 else self._of_several(heads)
-        return style.transpose(1, 2)
-
-    def _of_one(self, heads: Tensor) -> Tensor:
-        """One kernel that copies neither q nor the weights."""
-        return functional.scaled_dot_product_attention(heads, self.key, self.value)
-
-    def _of_several(self, heads: Tensor) -> Tensor:
-        weights = grouped_softmax(heads @ self.key.transpose(-1, -2), self.lengths)  # (rows, heads, seq, tokens)
-        return weights @ self.value
-
-
-def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) -> KeyValueStack:
-    """Keys and values of every row, each (rows, tokens of all units, inner), ready for queries; differentiable."""
-    key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (key, value))
-    if len(lengths) > 1:
-        key = key / math.sqrt(key.shape[-1])
-    return KeyValueStack(key, value, lengths)
-
-
-def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
-    """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`."""
-    index = torch.tensor([int(is_cond) for is_cond in rows])
-    key = torch.cat([unit.key for unit in units], 1)[index]
-    scaled = torch.cat([unit.value * unit.scale for unit in units], 1)[index]
-    laid = lay_out(key, scaled, heads, tuple(unit.key.shape[1] for unit in units))
-    return KeyValueStack(laid.key.to(like).contiguous(), laid.value.to(like).contiguous(), laid.lengths)
-
-
-def added(hidden: Tensor, style: Tensor) -> Tensor:
-    """hidden (rows, seq, inner) + style (rows, seq, heads, head_dim), whose heads are put in place by the addition."""
-    return (hidden.unflatten(-1, style.shape[-2:]) + style.to(hidden.dtype)).flatten(-2)
 
 
 @dataclass
@@ -116,8 +48,11 @@ class StyledLayer:
 
         def instantstyle_add_style(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             query, self._query = self._query, None
-            style = None if query is None else self.style(query)
-            return None if style is None else (added(args[0], style), *args[1:])
+            if query is None:
+                return None
+            hidden, query = args[0], query.to(args[0])
+            acting = self.acting(query)
+            return None if acting is None else (acting.add_to(hidden, query), *args[1:])
 
         self._handles.append(self.attn2.to_q.register_forward_hook(instantstyle_keep_query))
         self._handles.append(self.attn2.to_out[0].register_forward_pre_hook(instantstyle_add_style))
@@ -129,15 +64,15 @@ class StyledLayer:
         self._handles, self._query = [], None
         self._stacks.clear()
 
-    def style(self, query: Tensor) -> Tensor | None:
-        """query (rows, seq, inner) → what this layer adds in the call in progress, (rows, seq, heads, head_dim); None
-        when no unit acts now."""
+    def acting(self, query: Tensor) -> KeyValueStack | None:
+        """The keys and values that query (rows, seq, inner) attends to in the call in progress; None when no unit acts
+        now."""
         rows = rows_of(self.call.cond_rows, query.shape[0])
         active = tuple(unit.window.contains(self.call.progress) for unit in self.units)
         if rows is None or not any(active):
             return None
         self.call.styled += 1
-        return self._stack(rows, active, query).attend(query)
+        return self._stack(rows, active, query)
 
     def _stack(self, rows: tuple[bool, ...], active: tuple[bool, ...], query: Tensor) -> KeyValueStack:
         pattern = (rows, active, query.dtype, query.device)

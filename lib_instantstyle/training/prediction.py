@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.attention import ModelCall, StyledLayer, lay_out
+from ..core.attention import ModelCall, StyledLayer
 from ..core.blocks import Layer
+from ..core.key_values import KeyValueStack, lay_out
 from .adapter import LayerWeights, LearningAdapter
 
 
@@ -33,14 +34,13 @@ class LearningLayer(StyledLayer):
         super().__init__(attn2, (), ModelCall())
         self._layer, self._weights, self._learning = layer, weights, call
 
-    def style(self, query: Tensor) -> Tensor | None:
-        """query (rows, seq, inner) → what this layer adds, or None when it does not act in this step."""
+    def acting(self, query: Tensor) -> KeyValueStack | None:
+        """The keys and values that query (rows, seq, inner) attends to, or None when it does not act in this step."""
         tokens = self._learning.tokens
         if tokens is None or self._layer.index not in self._learning.acting:
             return None
         key, value = self._weights.to_k_ip(tokens), self._weights.to_v_ip(tokens)  # (rows, tokens, inner)
-        laid = lay_out(key.to(query), value.to(query), self.attn2.heads, (tokens.shape[1],))
-        return laid.attend(query)
+        return lay_out(key.to(query), value.to(query), self.attn2.heads, (tokens.shape[1],))
 
 
 @dataclass(frozen=True, eq=False)

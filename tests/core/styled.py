@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib_instantstyle.core.attention import ImageKeyValue, ModelCall, StyledLayer
+from lib_instantstyle.core.attention import ModelCall, StyledLayer
+from lib_instantstyle.core.key_values import ImageKeyValue
 from lib_instantstyle.core.schedule import Window
 
 WIDTH, CONTEXT, HEADS, SEQUENCE = 16, 12, 4, 9

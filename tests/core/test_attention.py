@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.core.attention import KEPT_STACKS, ImageKeyValue, rows_of
+from lib_instantstyle.core.attention import KEPT_STACKS, rows_of
+from lib_instantstyle.core.key_values import FEW_TOKENS, ImageKeyValue
 from lib_instantstyle.core.schedule import Window
 
 from .styled import CLOSE, attached, attend, formula, inputs, unit
@@ -20,8 +23,14 @@ from .styled import CLOSE, attached, attend, formula, inputs, unit
         [unit(1)],
         [unit(4, seed=1), unit(4, 1.3, seed=2)],
         [unit(4, seed=1), unit(16, 0.4, seed=2), unit(3, -0.5, seed=3)],
+        [unit(FEW_TOKENS)],
+        [unit(FEW_TOKENS + 1)],
+        [unit(257, seed=1), unit(4, 1.3, seed=2), unit(257, -0.5, seed=3)],
     ],
-    ids=["one", "sixteen tokens", "one token", "two of equal length", "three of unequal length"],
+    ids=[
+        *("one", "sixteen tokens", "one token", "two of equal length", "three of unequal length"),
+        *("the most that are few", "the fewest that are many", "many tokens and few"),
+    ],
 )
 def test_output_equals_the_written_formula(attn2: nn.Module, units: list[ImageKeyValue]) -> None:
     x, context = inputs(2)
@@ -122,16 +131,34 @@ def can_multiply(dtype: torch.dtype) -> bool:
     return True
 
 
+SOME = {"one": [unit(4)], "several": [unit(4, seed=1), unit(5, seed=2)], "many tokens": [unit(99, seed=1), unit(4)]}
+
+
+@pytest.mark.parametrize("units", SOME.values(), ids=SOME)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2)])
-def test_half_precision_stays_half_and_near(attn2: nn.Module, dtype: torch.dtype, tolerance: float) -> None:
+def test_half_precision_stays_half_and_near(
+    attn2: nn.Module, dtype: torch.dtype, tolerance: float, units: list[ImageKeyValue]
+) -> None:
     if not can_multiply(dtype):
         pytest.skip(f"torch {torch.__version__} has no {dtype} product on the CPU")
     x, context = inputs(2)
-    exact = formula(attn2, x, context, [unit(4, seed=1), unit(5, seed=2)], [0, 1])
-    with attached(attn2.to(dtype), unit(4, seed=1), unit(5, seed=2)):
+    exact = formula(attn2, x, context, units, [0, 1])
+    with attached(attn2.to(dtype), *units):
         styled = attn2(x.to(dtype), context.to(dtype))
     assert styled.dtype == dtype
     torch.testing.assert_close(styled.float(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("units", SOME.values(), ids=SOME)
+def test_gradients_are_those_of_the_written_formula(attn2: nn.Module, units: list[ImageKeyValue]) -> None:
+    def gradients(run: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
+        given = [x.requires_grad_() for x in inputs(2)]
+        return torch.autograd.grad(run(*given).square().sum(), given)
+
+    with attached(attn2, *units):
+        found = gradients(attn2)
+    exact = gradients(lambda x, context: formula(attn2, x, context, units, [0, 1]))
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
 def test_style_takes_the_dtype_of_what_it_is_added_to(attn2: nn.Module) -> None:

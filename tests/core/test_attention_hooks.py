@@ -67,3 +67,19 @@ def test_attention_that_goes_round_the_modules_forward_is_styled_too(attn2: nn.M
         out = attend(attn2.to_q(x), attn2.to_k(context), attn2.to_v(context))
         styled = attn2.to_out[0](out)  # as two of the WebUI's optimisations do, without to_out.__call__
     torch.testing.assert_close(styled, formula(attn2, x, context, [unit()], [0, 1]), **CLOSE)
+
+
+@pytest.mark.parametrize("tokens", [4, 99])
+def test_attention_to_the_text_is_not_written_to(attn2: nn.Module, tokens: int) -> None:
+    """Others may hold on to it, or have spread one row over several."""
+    x, context = inputs(2)
+    query = attn2.to_q(x)
+    row = attend(query, attn2.to_k(context), attn2.to_v(context))[:1]
+    kept = row.clone()
+    with attached(attn2, unit(tokens)) as call:
+        attn2.to_q(x)
+        styled = attn2.to_out[0](row.expand(2, -1, -1))
+    added = unit(tokens).scale * attend(query, unit(tokens).key, unit(tokens).value)
+    torch.testing.assert_close(styled, attn2.to_out[0](kept + added), **CLOSE)
+    assert torch.equal(row, kept)
+    assert call.styled == 1

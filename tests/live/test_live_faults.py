@@ -54,7 +54,7 @@ def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
         "on_cfg_denoiser": (a1111_job.StyleJob, "_mark", every_step),
         "the step clock": (a1111_job, "progress_at", every_step),
         "the marks": (a1111_job.StyleJob, "_read_rows", every_step),
-        "the hooks on attention": (StyledLayer, "style", (1, 11, 30)),
+        "the hooks on attention": (StyledLayer, "acting", (1, 11, 30)),
         "post_sample": (a1111_job.StyleJob, "check_applied", (1,)),
     }
 
@@ -115,7 +115,7 @@ def test_memory_that_runs_out_says_so_and_harms_no_other(webui, undisturbed, err
     for owner, method, call in (
         (Adapter, "to_k_ip", 1),
         (attention, "stack", 1),
-        (attention.KeyValueStack, "attend", 7),
+        (attention.KeyValueStack, "add_to", 7),
     ):
         with failing(owner, method, call, error):
             job = webui.txt2img({"image": as_base64(picture(call))}, **SETTINGS)
