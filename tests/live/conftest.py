@@ -133,8 +133,7 @@ def by_the_book(webui, world):
 def matrix(webui, world):
     from live_case import Matrix
 
-    tolerance = (from_environment() or USUAL).tolerance
-    return Matrix(webui, world) if tolerance is None else Matrix(webui, world, tolerance)
+    return Matrix(webui, world, from_environment() or USUAL)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from live_comparison import LEAST_EFFECT, TOLERANCE, distance
+from live_condition import STEPS, USUAL, Condition
 from live_recording import Pass
 from live_webui import Job, LiveWebUI
 from live_world import World, as_base64, picture
 from oracle import STYLE, Styling, styling
 
 PICTURE = picture(0)
-FLOAT32_STEP, SOME_STEPS = 2**-23, 5  # sums in another order differ by a few steps
+SOME_STEPS = 5  # sums in another order differ by a few steps of the numbers they are computed with
 UNIT: dict[str, Any] = {"image": as_base64(PICTURE), "weight": 0.8}
 STYLING = Styling((PICTURE,), {STYLE: 0.8})
 
@@ -30,7 +31,7 @@ class Case:
     tab: str = "txt2img"
     inside: Callable[[], AbstractContextManager[Any]] = nullcontext  # what holds in the WebUI while the jobs run
     first_term_is_kept: bool = False  # another party computes the first term of the attention: the oracle asks it
-    magnifies_rounding: bool = False  # then the style may be off by as much as one float32 step of its weight does
+    magnifies_rounding: bool = False  # then the style may be off by as much as a few steps of its weight do
     matters: bool = False  # the condition by itself must change a plain job, or the case shows nothing
 
 
@@ -52,7 +53,7 @@ class Matrix:
 
     webui: LiveWebUI
     world: World
-    tolerance: float = TOLERANCE
+    condition: Condition = USUAL
 
     def examine(self, case: Case) -> Seen:
         """Raises AssertionError unless the style is what the formula says and leaves nothing behind.
@@ -61,6 +62,7 @@ class Matrix:
         """
         if self._bare.status != 200:
             pytest.skip(f"the WebUI cannot do this by itself: {str(self._bare.answer.get('errors'))[:120]}")
+        self._check_attention()
         with case.inside():
             idle, styled, plain = self._run(case, {**UNIT, "weight": 0}), self._run(case, UNIT), self._run(case)
             with styling(self.world, [STYLING], case.rows, keep_first_term=case.first_term_is_kept):
@@ -70,12 +72,19 @@ class Matrix:
             assert not plain.same_as(self._bare), "the condition changes nothing, so the case shows nothing"
         return seen_in(plain, styled, expected, self._tolerance(case, styled))
 
+    def _check_attention(self) -> None:
+        from modules import sd_hijack
+
+        method = sd_hijack.model_hijack.optimization_method
+        assert self.condition.optimization in (None, method), f"attention is computed by {method}"
+
     def _tolerance(self, case: Case, styled: Job) -> float:
-        if not case.magnifies_rounding:
-            return self.tolerance
-        nudged = self._run(case, {**UNIT, "weight": UNIT["weight"] * (1 + FLOAT32_STEP)})
+        """In half precision every case magnifies rounding."""
+        if self.condition.arithmetic == "float32" and not case.magnifies_rounding:
+            return TOLERANCE
+        nudged = self._run(case, {**UNIT, "weight": UNIT["weight"] * (1 + STEPS[self.condition.arithmetic])})
         moved = max(error_of(*passes) for passes in zip(nudged.passes, styled.passes))
-        return max(self.tolerance, SOME_STEPS * moved)
+        return max(TOLERANCE, SOME_STEPS * moved)
 
     @cached_property
     def _bare(self) -> Job:
@@ -95,7 +104,9 @@ def seen_in(plain: Job, styled: Job, expected: Job, tolerance: float = TOLERANCE
     effect = max(effect_of(*passes) for passes in zip(plain.passes, styled.passes))
     error = max(error_of(*passes) for passes in zip(styled.passes, expected.passes))
     assert effect > LEAST_EFFECT, f"the style hardly changed anything: {effect:.2g} of a deviation"
-    assert error < tolerance, f"off the formula by {error:.2g} of a deviation where the style changes {effect:.2g}"
+    told = f"off the formula by {error:.2g} of a deviation where the style changes {effect:.2g}"
+    assert error < tolerance, f"{told}, with {tolerance:.2g} allowed"
+    assert error < effect / 2, told
     return Seen(effect, error)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 VARIABLE = "INSTANTSTYLE_LIVE_CONDITION"
 FLOAT32 = ("--no-half", "--precision", "full")
+STEPS = {"float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}  # from 1 to the next number
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Condition:
     options: dict[str, Any] = field(default_factory=dict)  # of its config.json
     extensions: tuple[str, ...] = ("*controlnet*",)  # patterns of folder names; the tester's WebUI need not have them
     own_name: str = "sd-webui-instantstyle"  # extensions are loaded in the order of their names
-    tolerance: float | None = None  # where arithmetic is coarser than float32
+    arithmetic: str = "float32"  # the coarsest it computes with, of STEPS
+    optimization: str | None = None  # of attention, which must be at work
     models: str | None = None  # a models folder that is there already
 
     def as_variable(self, models: Path) -> dict[str, str]:

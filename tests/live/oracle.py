@@ -66,7 +66,7 @@ class Layer:
         is_cond = [row == "c" for row in rows]
         key = torch.stack([self.keys[row] for row in is_cond])
         value = torch.stack([self.values[row] for row in is_cond])
-        return self.scale * attention(query, key, value, heads)
+        return self.scale * attention(query.float(), key, value, heads).to(query.dtype)
 
 
 @dataclass

@@ -58,10 +58,3 @@ def test_optimization(examine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_case(examine, name):
     examine(CASES[name])
-
-
-def test_xformers(webui):
-    from modules import shared
-
-    if not shared.xformers_available:
-        pytest.skip("xformers is not installed, and needs a GPU")
