@@ -47,7 +47,7 @@ class Embedder:
 
     def texts(self, texts: Sequence[str], tower: TextTowerInfo | None) -> Tensor:
         """(texts, width) pooled, projected embeddings; None: by the checkpoint's own tower, which is loaded anyway."""
-        name = tower or self.host.checkpoint_name()
+        name = tower or self.host.checkpoint_name(texts)
         if name is None:
             return self._encoded(texts, tower)
         keys = [text_key(text, name) for text in texts]
@@ -60,7 +60,7 @@ class Embedder:
 
     def word_list(self, words: Sequence[str], tower: TextTowerInfo | None, done: Done) -> Tensor:
         """As `texts`, kept as a whole and encoded batch by batch; `done` hears the share of words after each."""
-        name = tower or self.host.checkpoint_name()
+        name = tower or self.host.checkpoint_name(words)
         key = word_list_key(words, name) if name else None
         kept = self.host.embed_store.get(key) if key else None
         if kept is not None and len(kept) == len(words):

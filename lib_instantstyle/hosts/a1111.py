@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules import cache, devices, lowvram, paths, sd_hijack_open_clip, sd_models, sd_unet, shared
+from modules import cache, devices, lowvram, paths, sd_hijack, sd_hijack_open_clip, sd_models, sd_unet, shared
 
 from ..core.checkpoint import AdapterInfo
 from ..core.clip_text import TextTowerInfo, Tokenizer
@@ -76,9 +77,9 @@ class A1111Host:
             conditioning = sd_model().get_learned_conditioning([_literally(text) for text in texts])
         return conditioning["vector"][:, :width].float().cpu()  # the pooled text stands first, sizes and crops follow
 
-    def checkpoint_name(self) -> str | None:
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
         try:
-            return fingerprint(Path(sd_model().sd_checkpoint_info.filename))
+            return fingerprint(Path(sd_model().sd_checkpoint_info.filename)) + _textual_inversions(texts)
         except CheckpointError:  # the file is gone, its model is still in memory
             return None
 
@@ -108,6 +109,18 @@ def _pooled_width(model: Any) -> int | None:
         if isinstance(projection := getattr(tower, "text_projection", None), Tensor):
             return projection.shape[1]
     return None
+
+
+def _textual_inversions(texts: Sequence[str]) -> str:
+    """A hash of the vectors that the WebUI puts in the place of words in the texts; "" when it does not."""
+    spoken, found = "\n".join(texts).lower(), hashlib.sha256()
+    known = sorted(sd_hijack.model_hijack.embedding_db.word_embeddings.items())
+    named = [(name, one.vec) for name, one in known if name.lower() in spoken]
+    for name, vectors in named:
+        found.update(name.encode())
+        for tensor in vectors.values() if isinstance(vectors, dict) else [vectors]:  # SDXL's: for each text encoder
+            found.update(tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16] if named else ""
 
 
 def _literally(text: str) -> str:

@@ -59,6 +59,9 @@ class Host(Protocol):
         """
         ...
 
-    def checkpoint_name(self) -> str | None:
-        """What tells the checkpoint from others, letters and digits; None: nothing its text encoder says is kept."""
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
+        """What tells the checkpoint from others, and textual inversions that the texts name from their namesakes.
+
+        Letters and digits; None: nothing its text encoder says of them is kept.
+        """
         ...

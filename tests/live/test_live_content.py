@@ -9,7 +9,9 @@ import torch
 from live_world import as_base64, picture
 from oracle import STYLE, Styling
 from oracle_prompts import Content
+from safetensors.torch import save_file
 from tiny_sdxl import write_tiny_adapter
+from tiny_shapes import CLIP_WIDTH, OPEN_CLIP_WIDTH
 
 ONE, GONE = picture(0), picture(3)
 UNIT = {"image": as_base64(ONE)}
@@ -129,3 +131,35 @@ def test_without_that_tower_the_job_is_refused_and_the_file_named(webui, world, 
     assert (job.status, job.answer["detail"]["field"]) == (422, "content_prompt")
     assert "full CLIP model" in job.answer["detail"]["message"]
     assert not job.passes
+
+
+def teach(world, word, seed):
+    """Write a textual inversion of that name, as training or a download would, and have the WebUI read it."""
+    from modules.sd_hijack import model_hijack
+
+    widths, drawn = {"clip_l": CLIP_WIDTH, "clip_g": OPEN_CLIP_WIDTH}, torch.Generator().manual_seed(seed)
+    vectors = {name: torch.randn(1, width, generator=drawn) for name, width in widths.items()}
+    path = world.folder / "embeddings" / f"{word}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file(vectors, path)
+    model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+    assert word in model_hijack.embedding_db.word_embeddings
+    return path
+
+
+def test_a_word_that_is_taught_anew_is_read_anew(webui, world):
+    """What the text encoder said is kept; not beyond the textual inversion that it said it with."""
+    unit = {**UNIT, "content_prompt": "a zyzzyva", "content_scale": 1.0}
+
+    def job(seed):
+        path = teach(world, "zyzzyva", seed)
+        done = webui.post("txt2img", [unit], {})
+        path.unlink()
+        assert done.status == 200, done.answer
+        return done
+
+    untaught = webui.post("txt2img", [unit], {})
+    first, second, first_again = job(1), job(2), job(1)
+    assert first.same_as(first_again)
+    assert not first.same_as(second)
+    assert not first.same_as(untaught)

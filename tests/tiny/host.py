@@ -58,7 +58,7 @@ class TinyHost:
         self.text_encodings += 1
         return torch.cat([self.text_embeds(text) for text in texts])
 
-    def checkpoint_name(self) -> str | None:
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
         return self.checkpoint
 
     def text_embeds(self, text: str) -> Tensor:

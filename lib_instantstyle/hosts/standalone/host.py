@@ -94,7 +94,7 @@ class StandaloneHost(FilesHost):
         tokens = tokenizer(list(texts), return_tensors="pt", **padded).input_ids
         return encoder(tokens.to(encoder.device)).text_embeds.float().cpu()
 
-    def checkpoint_name(self) -> str | None:
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
         return None  # a pipeline does not say which weights it holds
 
     def _second_text_encoder(self) -> Any:

@@ -90,7 +90,7 @@ class ReadingHost(FilesHost):
     def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         raise IncompatibleModelError("Here a model's text encoder is read from its file, like any other.")
 
-    def checkpoint_name(self) -> str | None:
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
         return None
 
     def _tower_of_the_model(self, encoder: EncoderInfo, missing: TextTowerNotFoundError) -> TextTowerInfo:
