@@ -48,8 +48,8 @@ class KeyValueStack:
         return self._by_products(hidden, queries) if self._is_small() else self._by_attention(hidden, queries)
 
     def _is_small(self) -> bool:
-        """A lone unit in half precision is left to the fused attention, which keeps its logits in float32."""
-        return max(self.lengths) <= FEW_TOKENS and (len(self.lengths) > 1 or self.key.element_size() >= 4)
+        """Half precision is left to the fused attention, whose logits are float32: they cannot overflow."""
+        return max(self.lengths) <= FEW_TOKENS and self.key.element_size() >= 4
 
     def _by_products(self, hidden: Tensor, queries: Tensor) -> Tensor:
         """Two products a row serve all units; the second one adds its result to the sum, in place."""
@@ -73,12 +73,10 @@ class KeyValueStack:
 
 
 def grouped_softmax(logits: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Softmax over dimension -2, separately within each group of `lengths`; computed in float32."""
+    """Softmax over dimension -2, separately within each group of `lengths`."""
     if len(set(lengths)) == 1:
-        groups = logits.unflatten(-2, (len(lengths), -1))
-        return groups.softmax(-2, dtype=torch.float32).flatten(-3, -2).to(logits.dtype)
-    parts = [part.softmax(-2, dtype=torch.float32) for part in logits.split(list(lengths), -2)]
-    return torch.cat(parts, -2).to(logits.dtype)
+        return logits.unflatten(-2, (len(lengths), -1)).softmax(-2).flatten(-3, -2)
+    return torch.cat([part.softmax(-2) for part in logits.split(list(lengths), -2)], -2)
 
 
 def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) -> KeyValueStack:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lib_instantstyle.core.attention import KEPT_STACKS, rows_of
-from lib_instantstyle.core.key_values import FEW_TOKENS, ImageKeyValue
+from lib_instantstyle.core.key_values import FEW_TOKENS, ImageKeyValue, stack
 from lib_instantstyle.core.schedule import Window
 
-from .styled import CLOSE, attached, attend, formula, inputs, unit
+from .styled import CLOSE, HEADS, ROWS, SEQUENCE, WIDTH, attached, attend, formula, inputs, unit
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,18 @@ def test_half_precision_stays_half_and_near(
         styled = attn2(x.to(dtype), context.to(dtype))
     assert styled.dtype == dtype
     torch.testing.assert_close(styled.float(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("units", SOME.values(), ids=SOME)
+def test_logits_that_float16_cannot_hold_do_no_harm(units: list[ImageKeyValue]) -> None:
+    if not can_multiply(torch.float16):
+        pytest.skip(f"torch {torch.__version__} has no float16 product on the CPU")
+    large = [replace(one, key=(1000 * one.key).half().float()) for one in units]
+    query = 40 * torch.randn(2, SEQUENCE, WIDTH, generator=torch.Generator().manual_seed(0)).half()
+    assert (query[0] @ large[0].key[0].half().T).isinf().any()
+    nothing = torch.zeros(2, SEQUENCE, WIDTH)
+    exact, near = (stack(large, ROWS, HEADS, x).add_to(x, query.to(x)) for x in (nothing, nothing.half()))
+    torch.testing.assert_close(near.float(), exact, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("units", SOME.values(), ids=SOME)
