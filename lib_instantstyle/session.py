@@ -75,23 +75,26 @@ class StyleSession:
     def attach(self, plans: Sequence[UnitPlan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
         self.detach()
-        routed: dict[Layer, list[ImageKeyValue]] = {}
-        for plan in plans:
-            for layer, contribution in self._contributions(plan).items():
-                routed.setdefault(layer, []).append(contribution)
-        if routed:
-            self._hook(plans, routed)
-
-    def _hook(self, plans: Sequence[UnitPlan], routed: dict[Layer, list[ImageKeyValue]]) -> None:
+        acting = [plan for plan in plans if plan.scales]
+        if not acting:
+            return
         unet = self.host.unet()
         modules = attention_layers(unet)
-        for plan in plans:  # it may be another checkpoint than the one planned for: hires fix, refiner
+        for plan in acting:  # it may be another checkpoint than the one planned for: hires fix, refiner
             plan.adapter.check_fits(modules)
+        routed = self._by_layer(acting)
         self._unet = unet
         for layer, contributions in routed.items():
             styled = StyledLayer(modules[layer], tuple(contributions), self.call)
             self._layers.append(styled)
             styled.attach()
+
+    def _by_layer(self, plans: Sequence[UnitPlan]) -> dict[Layer, list[ImageKeyValue]]:
+        routed: dict[Layer, list[ImageKeyValue]] = {}
+        for plan in plans:
+            for layer, contribution in self._contributions(plan).items():
+                routed.setdefault(layer, []).append(contribution)
+        return routed
 
     def detach(self) -> None:
         """Take every hook out of the UNet that carries them."""
@@ -101,8 +104,6 @@ class StyleSession:
         self._unet = None
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
-        if not plan.scales:
-            return {}
         try:
             key_values = self._key_values(plan)
         except InstantStyleError as error:

@@ -188,7 +188,11 @@ def test_only_the_rooms_of_the_webui_import_it(path: Path) -> None:
     assert not known or any(fnmatch(name, room) for room in WEBUI_ROOMS)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+# But for the one that gives classes of layers their own forward back, while the WebUI has them cast.
+FORWARDS_STAY = [path for path in SHIPPED if path.name != "a1111_casting.py"]
+
+
+@pytest.mark.parametrize("path", FORWARDS_STAY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nobody_replaces_a_forward(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         targets = getattr(node, "targets", [getattr(node, "target", None)])

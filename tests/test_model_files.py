@@ -58,6 +58,15 @@ def test_adapters_are_listed_by_stem_in_the_order_of_folders_and_names(files: Mo
     assert [info.name for info in files.adapters.usable()] == [BASE_H, PLUS, BASE]
 
 
+def test_models_behind_links_to_folders_are_found_once(files: ModelFiles, tmp_path: Path) -> None:
+    """As the WebUI and ControlNet find them; a link back up leads nowhere."""
+    install(BASE, tmp_path / "elsewhere")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "own", target_is_directory=True)
+    assert [info.path for info in files.adapters.usable()] == [tmp_path / "own/linked" / f"{BASE}.safetensors"]
+
+
 def test_safetensors_come_before_pickles_and_the_first_of_one_name_counts(files: ModelFiles, tmp_path: Path) -> None:
     for folder in ("own", "shared"):
         install(BASE, tmp_path / folder)

@@ -95,9 +95,10 @@ def test_failing_attach_leaves_no_hook_and_names_the_unit(world: Path, tmp_path:
 
 
 def test_checkpoint_swapped_after_the_plan_is_refused_without_a_hook(session: StyleSession, host: TinyHost) -> None:
-    plans, host.live_unet = session.plan([unit()]), sd15_unet()
+    plans, host.live_unet = session.plan([unit(content_prompt="a rabbit")]), sd15_unet()
     with pytest.raises(IncompatibleModelError):
         session.attach(plans)
+    assert (host.encoder_loads, host.text_encodings) == (0, 0)
     assert session.attached_to is None
     assert not any(module._forward_hooks for module in host.unet().modules())
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from .schedule import Window
 
+WRITE_THROUGH_VIEWS = ("cpu", "cuda")  # on others a product may be written to a copy that nobody sees, as on MPS
 FEW_TOKENS = 32  # of a unit; above, a fused attention is faster (measured on CPUs with 4 to 257 tokens, 1 to 8 units)
 
 
@@ -49,14 +50,15 @@ class KeyValueStack:
 
     def _is_small(self) -> bool:
         """Half precision is left to the fused attention, whose logits are float32: they cannot overflow."""
-        return max(self.lengths) <= FEW_TOKENS and self.key.element_size() >= 4
+        exact = self.key.element_size() >= 4 and self.key.device.type in WRITE_THROUGH_VIEWS
+        return exact and max(self.lengths) <= FEW_TOKENS
 
     def _by_products(self, hidden: Tensor, queries: Tensor) -> Tensor:
         """Two products a row serve all units; the second one adds its result to the sum, in place."""
         total = hidden.clone()
         for row in range(len(total)):
             weights = grouped_softmax(torch.bmm(self.key[row], queries[row].transpose(-1, -2)), self.lengths)
-            self._in_heads(total)[row].baddbmm_(weights.transpose(-1, -2), self.value[row])
+            self._in_heads(total)[row].baddbmm_(weights.transpose(-1, -2).to(total), self.value[row])
         return total
 
     def _by_attention(self, hidden: Tensor, queries: Tensor) -> Tensor:

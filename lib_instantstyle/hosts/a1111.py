@@ -35,7 +35,7 @@ class A1111Host:
         self.files = ModelFiles(adapter_folders, encoder_folders)
 
     def unet(self) -> nn.Module:
-        if sd_unet.current_unet is not None:
+        if sd_unet.current_unet is not None and sd_unet.get_unet_option() is not None:  # else it goes before sampling
             raise IncompatibleModelError(
                 f"The SD Unet {sd_unet.current_unet_option.label} has no layers that can be styled. "
                 "Set SD Unet to None in the settings."

@@ -10,13 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from modules import devices, shared
+from modules import shared
 from modules.call_queue import queue_lock
 from modules.fifo_lock import FIFOLock
 
 from ..analysis import Analyst
 from ..core.errors import InstantStyleError
 from ..core.units import StyleUnit
+from .a1111_casting import uncast
 from .a1111_job import StyleJob, live_job
 
 MEASURED_KEY = "InstantStyle measured"
@@ -37,7 +38,7 @@ def analyst_in_turn() -> Iterator[Analyst]:
 
     Not to be used inside a job, which holds the queue's lock itself.
     """
-    with queue_lock, devices.without_autocast():
+    with queue_lock, uncast():
         yield live_analyst()
 
 
@@ -56,7 +57,7 @@ def _if_free() -> Iterator[Analyst | None]:
         yield None
         return
     try:
-        with devices.without_autocast():
+        with uncast():
             yield live_analyst()
     finally:
         queue_lock.release()
@@ -91,6 +92,6 @@ def _measure(job: StyleJob, p: Any, image: Image.Image, units: Callable[[], Sequ
     plan = next((plan for plan in job.plans if plan.scales), None)
     if plan is None:
         return
-    with devices.without_autocast():
+    with uncast():
         found = live_analyst().measure(plan.unit, image, p.prompts[getattr(p, "batch_index", 0)])
     p.extra_generation_params[MEASURED_KEY] = Measured(found.described)

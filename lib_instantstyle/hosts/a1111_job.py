@@ -18,15 +18,17 @@ from fastapi import HTTPException
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from modules import devices, sd_samplers, sd_samplers_common, shared
+from modules import shared
 
-from ..core.errors import InstantStyleError, StyleNotAppliedError, UnitError, explained
+from ..core.errors import InstantStyleError, StyleNotAppliedError, explained
 from ..core.infotext import VERSION_KEY, to_infotext, unit_key
 from ..core.schedule import progress_at
 from ..core.units import StyleUnit
 from ..plans import UnitPlan
 from ..session import StyleSession
 from .a1111 import A1111Host, sd_model
+from .a1111_casting import uncast
+from .a1111_steps import check_windows, model_calls
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
@@ -67,7 +69,8 @@ class StyleJob:
     session: StyleSession
     owner: Any = None  # the WebUI's StableDiffusionProcessing
     plans: tuple[UnitPlan, ...] = ()
-    unmarked: int = 0  # model calls of the owner whose rows could not be told apart
+    marked: int = 0  # model calls of the owner whose rows are told apart
+    unmarked: int = 0  # and those whose rows could not be
     ended: bool = False  # the style ended early in the sampling pass in progress
     _model_hook: RemovableHandle | None = None
 
@@ -76,11 +79,11 @@ class StyleJob:
         self.end()
         plans = self.session.plan(units)
         if plans:
-            _check_windows(plans, model_calls(p))
+            check_windows(plans, model_calls(p))
         for plan in plans:
             for picture in plan.all_pictures:
                 self.host.picture_store.put(picture)
-        self.owner, self.plans, self.unmarked = p, plans, 0
+        self.owner, self.plans, self.marked, self.unmarked = p, plans, 0, 0
         self.session.call.styled = 0
 
     def end(self) -> None:
@@ -102,7 +105,7 @@ class StyleJob:
 
     def _attach(self) -> None:
         self.detach()
-        with devices.without_autocast():
+        with uncast():
             self.session.attach(self.plans)
         if self.session.attached_to is not None:
             self._model_hook = sd_model().model.register_forward_pre_hook(self._reader())
@@ -156,6 +159,7 @@ class StyleJob:
     def _read_rows(self, conditioning: Any) -> None:
         marks = conditioning.get(ROW_MARK) if isinstance(conditioning, dict) else None
         self.session.call.cond_rows = None if marks is None else tuple(x > 0.5 for x in marks.flatten().tolist())
+        self.marked += marks is not None
         self.unmarked += marks is None
 
     def check_applied(self, p: Any) -> None:
@@ -168,12 +172,19 @@ class StyleJob:
         if shared.state.interrupted or shared.state.skipped:
             return
         if not self.session.call.styled:
-            raise StyleNotAppliedError(
-                "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
-                "Switch that off, or InstantStyle."
-            )
+            raise StyleNotAppliedError(self._why_unstyled(p))
         if self.unmarked:
             self.tell(f"InstantStyle: {self.unmarked} model calls went without style, another extension made them.")
+
+    def _why_unstyled(self, p: Any) -> str:
+        if self.ended:
+            return f"The style ended before any unit's start: {p.extra_generation_params[ENDED_KEY]}"
+        if self.marked:
+            return "No step that was sampled fell between a unit's start and its end. Widen its window."
+        return (
+            "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
+            "Switch that off, or InstantStyle."
+        )
 
     def tell(self, message: str) -> None:
         """Say something under the picture and in the log."""
@@ -187,28 +198,6 @@ def live_job() -> StyleJob:
     """The one job of the process; it outlives "Reload UI", which executes the script anew but not the library."""
     host = A1111Host()
     return StyleJob(host, StyleSession(host))
-
-
-def model_calls(p: Any) -> list[int]:
-    """How many model calls each sampling pass of a job will count (`total_steps` of its denoiser)."""
-    config = sd_samplers.find_sampler_config(p.sampler_name)
-    steps = [p.steps]
-    if getattr(p, "init_images", None):
-        steps = [sd_samplers_common.setup_img2img_steps(p)[1] + 1]
-    elif getattr(p, "enable_hr", False):
-        steps += [sd_samplers_common.setup_img2img_steps(p, p.hr_second_pass_steps or p.steps)[1] + 1]
-    return [config.total_steps(count) if config else count for count in steps]
-
-
-def _check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
-    for plan in plans:
-        if not any(plan.unit.window.holds_a_step_of(total) for total in passes):
-            raise UnitError(
-                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
-                f"{' + '.join(map(str, passes))} model calls. Widen the window or take more steps.",
-                "start",
-                plan.number,
-            )
 
 
 def write_infotext(p: Any, plans: Sequence[UnitPlan], version: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Shelf(Generic[Info]):
 
     def _paths(self) -> Iterator[Path]:
         for folder in self.folders():
-            inside = [folder] if folder.is_file() else folder.rglob("*")
+            inside = [folder] if folder.is_file() else _files_below(folder)
             found = [path for path in inside if path.name.endswith((*SUFFIXES, SHARD_INDEX_SUFFIX))]
             yield from sorted(found, key=lambda path: (path.suffix != ".safetensors", path))
 
@@ -79,6 +80,17 @@ class Shelf(Generic[Info]):
             return self.inspect(path)
         except CheckpointError as error:
             return CheckpointError(error.message)  # without its traceback, which holds what was read of the file
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Also behind links to folders, as the WebUI looks for models; a link back up is followed once."""
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in names)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

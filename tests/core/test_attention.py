@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lib_instantstyle.core.attention import KEPT_STACKS, rows_of
-from lib_instantstyle.core.key_values import FEW_TOKENS, ImageKeyValue, stack
+from lib_instantstyle.core.key_values import FEW_TOKENS, ImageKeyValue, KeyValueStack, stack
 from lib_instantstyle.core.schedule import Window
 
 from .styled import CLOSE, HEADS, ROWS, SEQUENCE, WIDTH, attached, attend, formula, inputs, unit
@@ -160,6 +161,23 @@ def test_logits_that_float16_cannot_hold_do_no_harm(units: list[ImageKeyValue]) 
     nothing = torch.zeros(2, SEQUENCE, WIDTH)
     exact, near = (stack(large, ROWS, HEADS, x).add_to(x, query.to(x)) for x in (nothing, nothing.half()))
     torch.testing.assert_close(near.float(), exact, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("units", SOME.values(), ids=SOME)
+def test_what_is_float32_is_styled_inside_autocast_too(attn2: nn.Module, units: list[ImageKeyValue]) -> None:
+    x, context = inputs(2)
+    exact = formula(attn2, x, context, units, [0, 1])
+    with attached(attn2, *units), torch.autocast("cpu", dtype=torch.bfloat16):
+        query = attn2.to_q(x)
+        styled = attn2.to_out[0](attend(query, attn2.to_k(context), attn2.to_v(context)).float())
+    torch.testing.assert_close(styled.float(), exact, rtol=4e-2, atol=4e-2)
+
+
+def test_devices_that_may_lose_what_is_written_through_a_view_get_no_such_product() -> None:
+    """A job would pass for styled and be plain."""
+    like = torch.zeros(2, SEQUENCE, WIDTH, device="meta")
+    with mock.patch.object(KeyValueStack, "_by_products", side_effect=AssertionError):
+        assert stack([unit(4)], ROWS, HEADS, like).add_to(like, like).shape == like.shape
 
 
 @pytest.mark.parametrize("units", SOME.values(), ids=SOME)

@@ -80,17 +80,39 @@ def test_a_refused_job_leaves_nothing_to_the_next(webui, by_the_book):
     assert webui.txt2img().same_as(by_the_book.plain("txt2img", {}))
 
 
-def test_another_unet_is_refused(webui, monkeypatch):
-    """TensorRT and its like replace the whole UNet: there are no layers left to style."""
+@pytest.fixture
+def another_unet(webui, monkeypatch):
+    """The job before used an SD Unet as TensorRT's, and it is still on."""
     from modules import sd_unet
 
     option = type("Option", (), {"label": "TensorRT", "model_name": "all"})()
     unet = type("Unet", (), {"option": option, "deactivate": lambda self: None})()
+    monkeypatch.setattr(sd_unet, "unet_options", [option])
     monkeypatch.setattr(sd_unet, "current_unet_option", option)
     monkeypatch.setattr(sd_unet, "current_unet", unet)
-    job = webui.txt2img(UNIT)
+
+
+@pytest.mark.usefixtures("another_unet")
+def test_another_unet_is_refused(webui):
+    """TensorRT and its like replace the whole UNet: there are no layers left to style."""
+    job = webui.txt2img(UNIT, override_settings={"sd_unet": "TensorRT"})
     assert_refused(job, 422, 1, None)
     assert "TensorRT" in job.answer["detail"]["message"]
+
+
+@pytest.mark.usefixtures("another_unet")
+def test_another_unet_that_this_job_does_without_is_no_reason_to_refuse(webui, by_the_book):
+    """The WebUI takes it out after we were asked."""
+    job = webui.txt2img(UNIT, override_settings={"sd_unet": "None"})
+    assert job.status == 200, job.answer
+    assert not job.same_as(by_the_book.plain("txt2img", {}))
+
+
+def test_a_window_that_no_sampled_step_falls_into_is_told_as_such(webui):
+    """Of six model calls that it counts, Heun makes five."""
+    job = webui.txt2img({**UNIT, "start": 0.8}, sampler_name="Heun", steps=3)
+    assert job.status == 500
+    assert "No step that was sampled fell between" in job.answer["detail"]["message"]
 
 
 def test_a_style_that_never_reaches_the_unet_is_an_error(webui, monkeypatch):
