@@ -97,7 +97,7 @@ def write_description(folder: Path, vocabulary: Path) -> None:
         projection_class_embeddings_input_dim=256 + 6 * 256,
     )
     coder = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
-    vae = AutoencoderKL(block_out_channels=(32, 64, 128, 128), down_block_types=coder[0], up_block_types=coder[1])
+    vae = AutoencoderKL(block_out_channels=(32, 32, 32, 32), down_block_types=coder[0], up_block_types=coder[1])
     towers = [tower(CLIPTextModel, 32, 12, "quick_gelu"), tower(CLIPTextModelWithProjection, 256, 10, "gelu")]
     words = tokenizer(vocabulary)
     pipe = StableDiffusionXLPipeline(vae, *towers, words, words, unet, EulerDiscreteScheduler(), add_watermarker=False)
