@@ -10,7 +10,7 @@ from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
 from lib_instantstyle.ui.arguments import requested_units
 from lib_instantstyle.ui.panel import Panel
 from lib_instantstyle.ui.settings import add_settings
-from lib_instantstyle.ui.xyz_grid import add_axes, in_cell
+from lib_instantstyle.ui.xyz_grid import TITLE, add_axes, in_cell
 from modules import script_callbacks, scripts, shared
 
 job = live_job()
@@ -20,7 +20,7 @@ class InstantStyleScript(scripts.Script):
     """Style transfer from reference pictures. The file's name and the title are permanent API."""
 
     def title(self):
-        return "InstantStyle"
+        return TITLE
 
     def show(self, is_img2img):
         return scripts.AlwaysVisible

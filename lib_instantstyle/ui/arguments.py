@@ -38,6 +38,7 @@ PANEL_VALUES = (
 )
 
 ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none
+MEANT_FOR_A_PICTURE = ("content_prompt", *ONE_PICTURE, "blocks")  # sliders may have been set long before
 
 
 def unit_limit(args: Sequence[object]) -> int:
@@ -86,18 +87,13 @@ def _files(value: object) -> Sequence[bytes]:
 
 
 def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
-    """A tab without a picture counts as untouched only if nothing else in it was changed."""
+    """A tab without a picture counts as unused only if nothing says what to do with one."""
     unit = {name: value for name, value in tab.items() if name in DEFAULTS} | _pictures(tab)
-    unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM else None
+    unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM and unit["enabled"] else None
     has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None
-    untouched = not unit["image"] and _is_default(unit)
-    return {**unit, "enabled": bool(unit["enabled"]) and not untouched}
-
-
-def _is_default(unit: dict[str, Any]) -> bool:
-    ignored = ("enabled", "image", "layout_weight")
-    return all(unit[name] == default for name, default in DEFAULTS.items() if name not in ignored)
+    unused = not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
+    return {**unit, "enabled": bool(unit["enabled"]) and not unused}
 
 
 def read_blocks(text: object, number: int) -> dict[str, Any] | None:

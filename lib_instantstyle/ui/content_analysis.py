@@ -13,6 +13,7 @@ from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
 from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, toggled
+from .progress import Report, with_progress
 
 READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
 STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
@@ -54,7 +55,7 @@ class ContentAnalysis:
         prompt, steered = made["content_prompt"], [made[name] for name in STEERED]
         shown = [self._words, self._meter, self._offered, self._analysed]
         self._button.click(fn=_reading, outputs=[self._meter], **QUIET).then(
-            fn=self._analyse, inputs=[*(made[name] for name in READ), *steered], outputs=shown
+            fn=with_progress(self._analyse), inputs=[*(made[name] for name in READ), *steered], outputs=shown
         )
         for name in READ:
             made[name].change(fn=_nothing_shown, outputs=shown, **QUIET)
@@ -67,12 +68,12 @@ class ContentAnalysis:
             component.change(**metered)
 
     @staticmethod
-    def _analyse(progress: Any = gr.Progress(), *values: Any) -> list[Any]:  # noqa: B008 - gradio's way: no keyword
+    def _analyse(report: Report, *values: Any) -> list[Any]:
         read, steered = values[: len(READ)], values[len(READ) :]
         try:
             unit = _unit(read, steered)
             with analyst_in_turn() as analyst:
-                found = analyst.analyse(unit, count=WORDS, progress=lambda share, text: progress(share, desc=text))
+                found = analyst.analyse(unit, count=WORDS, progress=report)
         except Exception as error:
             problem = problem_html(explained(error).message)
             return [gr.update(visible=False), gr.update(visible=True, value=problem), [], None]

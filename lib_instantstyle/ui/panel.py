@@ -11,11 +11,11 @@ from modules.infotext_utils import PasteField
 from modules.ui_components import InputAccordion
 
 from ..core.errors import InstantStyleError
-from ..core.infotext import unit_key
 from ..core.units import AUTO_ADAPTER
 from ..hosts.a1111 import A1111Host, adapter_folders, encoder_folders, loaded_text_width, loaded_unet, unit_count
 from .arguments import NO_UNIT
-from .pasting import is_pasted, pasted_value
+from .pasting import control_target, lost_target, switch_target, travels
+from .progress import Report, with_progress
 from .readiness import Readiness, download_all, readiness
 from .unit_controls import UnitControls, UnitTab
 
@@ -29,6 +29,7 @@ class Panel:
         self._slots = [gr.State(NO_UNIT) for _ in range(unit_count() + 1)]
         with InputAccordion(False, label="InstantStyle", elem_id=elem_id("enabled")) as self._switch:
             self._build_status()
+            self._lost = gr.HTML(visible=False, elem_id=elem_id("lost"))
             self._units = self._build_units()
 
     @property
@@ -39,16 +40,17 @@ class Panel:
     @property
     def paste_fields(self) -> list[PasteField]:
         """What an infotext sets."""
-        fields = [PasteField(self._switch, is_pasted)]
+        pictures, fields = self._host.picture_store, [PasteField(self._switch, switch_target())]
         for number, unit in enumerate(self._units, start=1):
             for name, component in unit.by_name.items():
-                fields.append(PasteField(component, pasted_value(number, name, self._host.picture_store)))
-        return fields
+                fields.append(PasteField(component, control_target(number, name, pictures)))
+        return [*fields, PasteField(self._lost, lost_target(len(self._units), pictures))]
 
     @property
     def paste_names(self) -> list[str]:
-        """The infotext keys that travel with "Send to"."""
-        return [unit_key(number) for number in range(1, len(self._units) + 1)]
+        """What travels from txt2img's panel to img2img's with "Send to"."""
+        fields = [field for field in self.paste_fields if field.component is not self._lost]
+        return [field.label for field in fields if travels(field.label)]
 
     def _build_units(self) -> list[UnitControls]:
         numbers = range(1, unit_count() + 1)
@@ -73,16 +75,16 @@ class Panel:
         )
         outputs = [status, button]
         self._switch.change(fn=self._show, outputs=outputs, queue=False, show_progress=False)
-        button.click(fn=self._download, outputs=outputs)
+        button.click(fn=with_progress(self._download), outputs=outputs)
 
-    def _show(self) -> list[Any]:
+    def _show(self, failure: str | None = None) -> list[Any]:
         now = self._readiness()
-        return [now.as_html(), gr.update(visible=bool(now.downloads), value=f"Download {now.button_label}")]
+        return [now.as_html(failure), gr.update(visible=bool(now.downloads), value=f"Download {now.button_label}")]
 
-    def _download(self, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way to ask for a bar
+    def _download(self, report: Report) -> list[Any]:
         folders = {"adapter": adapter_folders()[0], "encoder": encoder_folders()[0]}
         try:
-            download_all(self._readiness().downloads, folders, lambda share, text: progress(share, desc=text))
+            download_all(self._readiness().downloads, folders, report)
         except InstantStyleError as error:
-            gr.Warning(error.message)
+            return self._show(error.message)
         return self._show()

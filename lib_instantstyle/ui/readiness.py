@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from torch import nn
 
 from ..core.blocks import attention_layers
-from ..core.clip_vision import EncoderInfo
+from ..core.clip_vision import EncoderInfo, Feature
 from ..core.errors import InstantStyleError
 from ..core.units import AUTO_ADAPTER
 from ..hosts.downloads import DOWNLOADS, Download, fetch
 from ..hosts.model_files import ModelFiles, encoder_download
 
 FIRST_ADAPTER = DOWNLOADS["ip-adapter_sdxl.safetensors"]
+FIRST_FEATURE = Feature("pooled", 1280)  # which it reads
 FIRST_ENCODER = DOWNLOADS["CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors"]
 
 
@@ -30,13 +31,20 @@ class Readiness:
     notes: tuple[str, ...]
     downloads: tuple[Download, ...]
 
-    def as_html(self) -> str:
-        lines = [_line("problem", text) for text in self.problems] + [_line("note", text) for text in self.notes]
-        return f'<div class="instantstyle-status">{"".join(lines)}</div>'
+    def as_html(self, failure: str | None = None) -> str:
+        """All of it, after what went wrong just now."""
+        problems = [failure, *self.problems] if failure else self.problems
+        return status_html(problems, self.notes)
 
     @property
     def button_label(self) -> str:
         return " and ".join(f"{one.file_name} ({one.gigabytes})" for one in self.downloads)
+
+
+def status_html(problems: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """Plain sentences, each a line; the first ones stand out."""
+    lines = [_line("problem", text) for text in problems] + [_line("note", text) for text in notes]
+    return f'<div class="instantstyle-status">{"".join(lines)}</div>'
 
 
 def _line(kind: str, text: str) -> str:
@@ -55,7 +63,7 @@ def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None 
     try:
         adapter = files.adapter(AUTO_ADAPTER)
     except InstantStyleError as error:
-        return Readiness((*problems, error.message), notes, (FIRST_ADAPTER, FIRST_ENCODER))
+        return Readiness((*problems, error.message), notes, _first_downloads(files))
     try:
         encoder = files.encoder(adapter.feature)
     except InstantStyleError as error:
@@ -63,7 +71,28 @@ def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None 
         return Readiness((*problems, error.message), notes, (known,) if known else ())
     ready = f"Auto uses {adapter.path.name} with the image encoder {encoder.path.parent.name}/{encoder.path.name}."
     able = () if problems else (ready, *_about_content(files, encoder, text_width))
-    return Readiness(problems, (*able, *notes), ())
+    others, downloads = _about_other_adapters(files)
+    return Readiness(problems, (*able, *others, *notes), downloads)
+
+
+def _first_downloads(files: ModelFiles) -> tuple[Download, ...]:
+    """What is needed to begin, without what is there."""
+    try:
+        files.encoder(FIRST_FEATURE)
+    except InstantStyleError:
+        return FIRST_ADAPTER, FIRST_ENCODER
+    return (FIRST_ADAPTER,)
+
+
+def _about_other_adapters(files: ModelFiles) -> tuple[tuple[str, ...], tuple[Download, ...]]:
+    """The encoders that adapters lack which *auto* does not take, but somebody may choose."""
+    notes: dict[str, Download | None] = {}
+    for adapter in files.adapters.usable():
+        try:
+            files.encoder(adapter.feature)
+        except InstantStyleError as error:
+            notes[f"{adapter.path.name}: {error.message}"] = encoder_download(adapter.feature)
+    return tuple(notes), tuple(dict.fromkeys(known for known in notes.values() if known))
 
 
 def _about_content(files: ModelFiles, encoder: EncoderInfo, text_width: int | None) -> tuple[str, ...]:

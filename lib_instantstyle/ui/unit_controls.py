@@ -18,7 +18,8 @@ from .arguments import ONE_PICTURE, PANEL_VALUES
 from .content_analysis import ContentAnalysis
 
 STEP = 0.05
-NOT_REMEMBERED = ("image", "more_pictures", "adapter", *ONE_PICTURE)  # by ui-config.json
+# By ui-config.json, which takes a choice's label for its value.
+NOT_REMEMBERED = ("image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE)
 METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project", "auto": "Auto", "off": "Off"}
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
 METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]

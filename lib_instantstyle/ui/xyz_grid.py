@@ -8,11 +8,13 @@ from typing import Any
 
 from modules import scripts
 
-from ..core.errors import InstantStyleError
+from ..core.errors import InstantStyleError, UnitError
 from ..core.fields import Choice, Number
 from ..core.units import FIELDS, StyleUnit
+from .arguments import requested_units
 
-PREFIX = "[InstantStyle] "
+TITLE = "InstantStyle"  # of the always-on script
+PREFIX = f"[{TITLE}] "
 AXES = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method", "start", "end")
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 
@@ -29,8 +31,28 @@ def add_axes() -> None:
 def _axis(axis_option: Any, name: str) -> Any:
     kind = FIELDS[name].kind
     choices = {"choices": lambda: list(kind.choices)} if isinstance(kind, Choice) else {}
-    return axis_option(
-        f"{PREFIX}{FIELDS[name].label}", float if isinstance(kind, Number) else str, _set(name), **choices
+    typed = float if isinstance(kind, Number) else str
+    return axis_option(f"{PREFIX}{FIELDS[name].label}", typed, _set(name), confirm=_confirm(name), **choices)
+
+
+def _confirm(name: str) -> Callable[[Any, Any], None]:
+    """Before the first cell: the WebUI leaves a cell blank that raises, and says so in its log only."""
+
+    def confirm(p: Any, values: Sequence[Any]) -> None:
+        for value in values:
+            _checked(name, value)
+        script = next(one for one in p.scripts.alwayson_scripts if one.title() == TITLE)
+        _first_in_use(requested_units(p.script_args[script.args_from : script.args_to]))
+
+    return confirm
+
+
+def _first_in_use(units: Sequence[StyleUnit]) -> int:
+    for number, unit in enumerate(units):
+        if unit.enabled:
+            return number
+    raise UnitError(
+        "An InstantStyle axis acts on the first reference in use, and none is. Open the panel and drop one."
     )
 
 
@@ -44,9 +66,9 @@ def _set(name: str) -> Callable[[Any, Any, Any], None]:
 def in_cell(p: Any, units: Sequence[StyleUnit]) -> tuple[StyleUnit, ...]:
     """The units with a grid cell's values in the first enabled one; unchanged outside a grid. Raises UnitError."""
     values = {name: _checked(name, value) for name, value in getattr(p, CELL_VALUES, {}).items()}
-    first = next((number for number, unit in enumerate(units) if unit.enabled), None)
-    if not values or first is None:
+    if not values:
         return tuple(units)
+    first = _first_in_use(units)
     return (*units[:first], replace(units[first], **values), *units[first + 1 :])
 
 

@@ -59,6 +59,50 @@ def test_everything_comes_back_from_the_picture(page, browser, files, world, ser
     assert same_pixels(newest_picture(world), made)
 
 
+def test_what_cannot_be_brought_back_is_told(page, files, world):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    panel.drop_more(files[1])
+    panel.generate()
+    for kept in (world.folder / "cache/instantstyle/pictures").glob("*.png"):
+        kept.unlink()
+    send_to_txt2img(page, newest_picture(world))
+    assert page.inner_text("#script_txt2img_instantstyle_lost") == (
+        "Not brought back: reference picture 1: 2 of 2 not used on this machine before."
+    )
+
+
+def test_the_style_goes_with_the_picture_to_img2img(page, files):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    panel.type("weight", "1.3")
+    panel.choose("preset", "Style + Layout")
+    panel.generate()
+    page.click("#image_buttons_txt2img #txt2img_send_to_img2img")
+    page.wait_for_timeout(3000)
+    infotext, message = Panel(page, "img2img").generate()
+    assert "preset: style_and_layout, weight: 1.3" in infotext
+    assert "Error" not in message
+
+
+def test_the_dot_of_a_tab_is_its_references(page, files):
+    panel = Panel(page)
+    panel.open()
+    dots = page.locator("#script_txt2img_instantstyle_units .instantstyle-filled")
+    page.locator("#script_txt2img_instantstyle_unit1").get_by_text("More about content").click()
+    panel.drop(files[0], field="negative_image")
+    page.wait_for_timeout(500)
+    assert dots.count() == 0
+    panel.drop_more(files[1])
+    assert dots.count() == 1
+    panel.drop(files[0])
+    assert dots.count() == 1
+
+
 def test_controls_show_only_where_they_count_and_blocks_can_be_picked(page, files):
     panel = Panel(page)
     panel.make_small("a cat")

@@ -90,11 +90,17 @@ def test_a_grid_styles_each_cell_as_a_single_job(webui):
         assert cell.latents.equal(single.passes[0].latents)
 
 
-def test_an_impossible_cell_of_a_grid_stays_empty(webui):
-    """The X/Y/Z script itself goes on after an error; what must not happen is a cell without style."""
-    grid = webui.txt2img(UNIT, script_name="x/y/z plot", script_args=plot("Style weight", "9, 1"))
-    assert len(grid.passes) == 1
-    assert grid.passes[0].latents.equal(webui.txt2img(UNIT).passes[0].latents)
+def test_an_impossible_cell_of_a_grid_is_told_before_the_first(webui):
+    """The X/Y/Z script itself goes on after an error in a cell, which it leaves blank."""
+    grid = webui.txt2img(UNIT, script_name="x/y/z plot", script_args=plot("Style weight", "1, 9"))
+    assert (grid.status, grid.passes) == (500, [])
+    assert "weight" in grid.answer["errors"]
+
+
+def test_a_grid_of_styles_without_a_reference_is_told_before_the_first_cell(webui):
+    grid = webui.txt2img(script_name="x/y/z plot", script_args=plot("Style weight", "0, 1"))
+    assert (grid.status, grid.passes) == (500, [])
+    assert "acts on the first reference in use" in grid.answer["errors"]
 
 
 def plot(label: str, values: str) -> list[object]:

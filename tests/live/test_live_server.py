@@ -23,6 +23,13 @@ def server(webui_folder, world):
         yield started
 
 
+def test_a_webui_without_gradios_queue_comes_up_too(webui_folder, world):
+    from live_server import running
+
+    with running(webui_folder, world.folder, "--no-gradio-queue") as started:
+        started.wait_until(lambda: started.get("/").status_code == 200)
+
+
 def wait_for_endpoints(server):
     server.wait_until(lambda: server.get(PATHS[0], TESTER).status_code == 200)
 

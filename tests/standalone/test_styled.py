@@ -76,7 +76,7 @@ def test_an_error_inside_takes_the_style_out(host: StandaloneHost) -> None:
 
 
 def test_an_error_while_attaching_leaves_nothing(host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.session, "_hook", lambda *_: (_ for _ in ()).throw(RuntimeError))
+    monkeypatch.setattr(host.session, "_by_layer", lambda *_: (_ for _ in ()).throw(RuntimeError))
     with pytest.raises(RuntimeError), host.styled([unit()]):
         pass
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in host.unet().modules())

@@ -56,10 +56,22 @@ def test_an_open_panel_without_a_picture_is_refused() -> None:
         requested_units(arguments())
 
 
-def test_a_changed_tab_without_a_picture_is_refused_and_not_skipped() -> None:
+@pytest.mark.parametrize("meant", [{"content_prompt": "a cat"}, {"preset": "custom", "blocks": "mid_block: 1"}])
+def test_a_filled_tab_without_a_picture_is_refused_and_not_skipped(meant: dict[str, str]) -> None:
     with pytest.raises(UnitError, match="needs a reference picture") as caught:
-        requested_units(arguments({"image": PICTURE}, {"weight": 2.0}))
+        requested_units(arguments({"image": PICTURE}, meant))
     assert (caught.value.unit, caught.value.field) == (2, "image")
+
+
+def test_a_tab_without_a_picture_whose_sliders_were_moved_is_unused() -> None:
+    """They may have been moved once for all, by a default of one's own."""
+    units = requested_units(arguments({"weight": 2.0, "preset": "layout"}, {"image": PICTURE}))
+    assert [unit.enabled for unit in units] == [False, True, False]
+
+
+def test_a_tab_that_is_not_used_may_hold_half_a_block() -> None:
+    idle = {"image": PICTURE, "enabled": False, "preset": "custom", "blocks": "up_blo"}
+    assert [unit.enabled for unit in requested_units(arguments(idle, {"image": PICTURE}))] == [False, True, False]
 
 
 def test_tabs_keep_their_numbers() -> None:

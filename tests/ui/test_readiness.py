@@ -9,6 +9,7 @@ import pytest
 from lib_instantstyle.hosts.model_files import ModelFiles
 from lib_instantstyle.ui.readiness import FIRST_ADAPTER, FIRST_ENCODER, Readiness, readiness
 
+from ..published import install
 from ..tiny import sdxl_unet
 from ..tiny.clip import POOLED, clip_model
 from ..tiny.unets import sd15_unet
@@ -34,10 +35,25 @@ def test_without_an_adapter_it_offers_one_with_its_encoder(world: Path, tmp_path
     now = readiness(files(tmp_path, world / "encoders"), None)
     assert "No SDXL IP-Adapter is installed" in now.problems[0]
     assert str(tmp_path) in now.problems[0]
-    assert now.downloads == (FIRST_ADAPTER, FIRST_ENCODER)
+    assert now.downloads == (FIRST_ADAPTER, FIRST_ENCODER)  # the world's encoder is a smaller one
     assert now.button_label == (
         "ip-adapter_sdxl.safetensors (0.7 GB) and CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors (3.7 GB)"
     )
+
+
+def test_an_encoder_that_is_there_is_not_offered(tmp_path: Path) -> None:
+    install("encoder_vit-bigg_huggingface", tmp_path)
+    now = readiness(files(tmp_path / "none", tmp_path), None)
+    assert now.downloads == (FIRST_ADAPTER,)
+
+
+def test_the_encoder_of_an_adapter_that_auto_does_not_take_is_offered(tmp_path: Path) -> None:
+    for name in ("ip-adapter_sdxl", "ip-adapter-plus_sdxl_vit-h", "encoder_vit-bigg_huggingface"):
+        install(name, tmp_path)
+    now = readiness(files(tmp_path, tmp_path), None)
+    assert "Auto uses ip-adapter_sdxl" in now.notes[0]
+    assert now.notes[1].startswith("ip-adapter-plus_sdxl_vit-h.safetensors: ")
+    assert [one.file_name for one in now.downloads] == ["CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"]
 
 
 def test_without_the_encoder_it_says_which_one(world: Path, tmp_path: Path) -> None:
