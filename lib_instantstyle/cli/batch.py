@@ -129,8 +129,8 @@ class Batch:
             return Cell("", reference.name, prompt, error=reference.error)
         digest = job_hash(job, shared)
         stem = f"{slug(reference.name)}--{slug(prompt)}--{digest}"
-        seeds = range(job.seed, job.seed + job.count)
-        return Cell(digest, reference.name, prompt, tuple(f"{stem}-{seed}.png" for seed in seeds))
+        files = tuple(f"{stem}-{seed}.png" for seed in range(job.seed, job.seed + job.count))
+        return Cell(digest, reference.name, prompt, files, picture=reference.picture_hash)
 
     def _make(self, missing: list[Cell], index: Index, quiet: bool) -> None:
         from tqdm import tqdm
