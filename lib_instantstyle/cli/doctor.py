@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from ..core.checkpoint import AdapterInfo
+from ..core.clip_vision import Feature
 from ..core.errors import InstantStyleError
 from ..hosts.downloads import DOWNLOADS
 from ..hosts.standalone.files import NamedFiles
@@ -86,17 +88,22 @@ def _memory(at: int) -> str:
 
 
 def _files(options: argparse.Namespace) -> Iterator[Check]:
-    """The files given, each by itself, then whether they go together."""
-    if not options.adapter:
-        yield _nothing("adapter", "ip-adapter_sdxl.safetensors")
-    if not options.encoder:
+    """The files given, each by itself and, where the adapter can be read, with it."""
+    adapter: AdapterInfo | None = None
+    try:
+        adapter = NamedFiles(options.adapter, []).adapter("auto") if options.adapter else None
+        yield _found(adapter) if adapter else _nothing("adapter", "ip-adapter_sdxl.safetensors")
+    except InstantStyleError as error:
+        yield Check("adapter", False, error.message)
+    if options.encoder:
+        yield _checked("encoder", lambda: _encoders(NamedFiles([], options.encoder), adapter))
+    else:
         yield _nothing("encoder", "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors")
-    if not options.model:
-        yield Check(
-            "model", True, "none given", "Any SDXL checkpoint file, diffusers folder or Hub id will do: --model"
-        )
-    if options.adapter:
-        yield from _together(options)
+    yield _checked("model", lambda: check_model(options.model, adapter)) if options.model else _no_model()
+
+
+def _found(adapter: AdapterInfo) -> Check:
+    return Check("adapter", True, f"{adapter.path.name}: {adapter.variant}, reads {adapter.feature.encoder_name}")
 
 
 def _nothing(kind: str, file: str) -> Check:
@@ -104,22 +111,18 @@ def _nothing(kind: str, file: str) -> Check:
     return Check(kind, True, "none given", f"Get {download.url} ({download.gigabytes}) and give it with --{kind}.")
 
 
-def _together(options: argparse.Namespace) -> Iterator[Check]:
-    try:
-        files = NamedFiles(options.adapter, options.encoder)
-        adapter = files.adapter("auto")
-    except InstantStyleError as error:
-        yield Check(error.field or "adapter", False, error.message)
-        return
-    yield Check("adapter", True, f"{adapter.path.name}: {adapter.variant}, reads {adapter.feature.encoder_name}")
-    if options.encoder:
-        yield _checked("encoder", lambda: files.encoder(adapter.feature).path.name)
-    if options.model:
-        yield _checked("model", lambda: check_model(options.model, adapter))
+def _no_model() -> Check:
+    return Check("model", True, "none given", "Any SDXL checkpoint file, diffusers folder or Hub id will do: --model")
 
 
-def _checked(name: str, look: Any) -> Check:
+def _encoders(files: NamedFiles, adapter: AdapterInfo | None) -> str:
+    """The one that the adapter reads, or all where it is not known."""
+    found = [files.encoder(adapter.feature)] if adapter else files.all_encoders()
+    return ", ".join(f"{one.path.name}: {Feature('hidden', one.config['hidden_size']).encoder_name}" for one in found)
+
+
+def _checked(name: str, look: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, str(look()))
+        return Check(name, True, look())
     except InstantStyleError as error:
         return Check(name, False, error.message)

@@ -279,6 +279,36 @@ def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFi
     assert main(["doctor", *files[:4], "--encoder", str(models / "adapters")]) == FAILED
 
 
+def checked(capsys: pytest.CaptureFixture[str], *files: object) -> dict[str, dict[str, Any]]:
+    """What `doctor` finds of the files given, by name."""
+    code = main(["doctor", "--json", *map(str, files)])
+    found = answered(capsys)
+    assert code == (OK if found["fine"] else FAILED)
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_doctor_looks_at_each_file_by_itself(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = {"--model": "/nope/x.safetensors", "--encoder": "/nope/encoder", "--adapter": "/nope/adapter.bin"}
+    for option, path in nowhere.items():
+        check = checked(capsys, option, path)[option[2:]]
+        assert not check["fine"]
+        assert path in check["found"]
+    both = checked(capsys, *(word for pair in nowhere.items() for word in pair))
+    assert [both[option[2:]]["fine"] for option in nowhere] == [False] * 3
+    there = checked(capsys, "--model", models / "sdxl", "--encoder", models / "encoder")
+    assert (there["model"]["fine"], there["encoder"]["fine"], there["adapter"]["found"]) == (True, True, "none given")
+    assert "70 cross-attention layers" in there["model"]["found"]
+    assert "model.safetensors" in there["encoder"]["found"]
+
+
+def test_doctor_refuses_what_is_no_model_and_no_encoder(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = models / "adapters/base.safetensors"
+    found = checked(capsys, "--model", file, "--encoder", file, "--adapter", file)
+    assert [found[name]["fine"] for name in ("model", "encoder", "adapter")] == [False, False, True]
+    empty = checked(capsys, "--encoder", models / "adapters")["encoder"]
+    assert "there is none in" in empty["found"]
+
+
 def test_the_command_runs_as_a_module_and_answers_without_diffusers() -> None:
     code = (
         "import sys; sys.modules['diffusers'] = None; sys.argv = ['x', 'doctor', '--json']; "
