@@ -301,6 +301,14 @@ def test_doctor_looks_at_each_file_by_itself(models: Path, capsys: pytest.Captur
     assert "model.safetensors" in there["encoder"]["found"]
 
 
+def test_doctor_names_a_gpu_that_holds_sdxl_and_its_decoding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert "12 GB" in checked(capsys)["devices"]["advice"]
+
+
 def test_doctor_refuses_what_is_no_model_and_no_encoder(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = models / "adapters/base.safetensors"
     found = checked(capsys, "--model", file, "--encoder", file, "--adapter", file)
