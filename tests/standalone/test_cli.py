@@ -20,6 +20,7 @@ from lib_instantstyle.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, ver
 from lib_instantstyle.core.errors import StyleNotAppliedError, UnitError
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
+from ..published import install
 from ..tiny import picture
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,21 @@ def test_inspect_tells_adapters_encoders_and_the_rest_apart(
     assert main(["inspect", str(tmp_path / "nothing.bin")]) == REFUSED
     assert main(["inspect", str(tmp_path)]) == REFUSED
     assert "Traceback" not in capsys.readouterr().err
+
+
+CONTENT_PROMPTS = [
+    ("ip-adapter_sdxl", "possible; the words are read by the checkpoint"),
+    ("ip-adapter_sdxl_vit-h", "possible; the words are read by the text tower of a full CLIP model"),
+    ("ip-adapter-plus_sdxl_vit-h", "experimental, on patch features; the words are read by the text tower"),
+]
+
+
+@pytest.mark.parametrize(("published", "told"), CONTENT_PROMPTS)
+def test_inspect_says_what_a_content_prompt_can_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], published: str, told: str
+) -> None:
+    assert main(["inspect", str(install(published, tmp_path))]) == OK
+    assert f"content_prompt: {told}" in capsys.readouterr().out
 
 
 def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
