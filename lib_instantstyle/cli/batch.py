@@ -26,8 +26,9 @@ from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index
 
-# The files of a diffusers folder that a checkpoint file is opened with: no weights, and nothing of a results folder.
+# What a diffusers folder is made of. Results may lie in it, too, and are no part of the model.
 _PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+# Of it, what a checkpoint file is opened with: no weights.
 DESCRIBING = ("model_index.json", *(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "txt")))
 
 
@@ -63,10 +64,14 @@ class Setting:
         }
 
     def _of_the_model(self) -> dict[str, str]:
-        if not isinstance(self.model, Checkpoint):
+        if isinstance(self.model, Checkpoint):
+            config = description_of(self.model.path, self.model.config)
+            return {"model": identity(self.model.path), "config": _of_description(config)}
+        folder = Path(self.model).expanduser()
+        parts = [folder / part for part in _PARTS if (folder / part).is_dir()]
+        if not parts:
             return {"model": identity(self.model)}
-        config = description_of(self.model.path, self.model.config)
-        return {"model": identity(self.model.path), "config": _of_description(config)}
+        return {"model": " ".join(map(identity, parts)), "config": _of_description(str(folder))}
 
     def _of_the_tower(self, encoder: EncoderInfo) -> str:
         """A file's that fits the encoder; where there is none, the model's own reads, which is part of the model."""

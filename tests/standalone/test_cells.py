@@ -110,3 +110,13 @@ def test_pictures_of_another_scheduler_are_made_anew(single_file: Path, tmp_path
     assert main(given) == OK
     first, second = ((path.read_bytes()) for path in (tmp_path / "out").glob("*.png"))
     assert first != second
+
+
+def test_results_inside_a_diffusers_folder_are_no_part_of_it_and_its_weights_are(setting: Settings, own: Path) -> None:
+    before = setting(own / "sdxl").identity(reads_words=False)
+    (own / "sdxl/results").mkdir()
+    (own / "sdxl/results/index.json").write_text("{}")
+    assert setting(own / "sdxl").identity(reads_words=False) == before
+    weights = own / "sdxl/vae/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert setting(own / "sdxl").identity(reads_words=False) != before
