@@ -168,6 +168,8 @@ REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
     (("--controlnet", "x/y"), "--control and --controlnet go together"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
     (("--model", "nothing.safetensors"), "no Hub id"),
+    (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
+    (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--dtype", "float64"), "dtype must be one of"),
     (("--start", 0.5, "--end", 0.5), "start must lie before end"),
