@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..core.errors import InstantStyleError
 from ..hosts.downloads import DOWNLOADS
 from ..hosts.standalone.files import NamedFiles
 from ..hosts.standalone.layout import check_model
+from ..hosts.standalone.models import description_of
 from .output import Report
 
 NEEDED = {
@@ -102,6 +104,8 @@ def _files(options: argparse.Namespace) -> Iterator[Check]:
     else:
         yield _nothing("encoder", "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors")
     yield _checked("model", lambda: check_model(options.model, adapter)) if options.model else _no_model()
+    if options.model and Path(options.model).expanduser().is_file():
+        yield _description(Path(options.model).expanduser())
 
 
 def _found(adapter: AdapterInfo) -> Check:
@@ -115,6 +119,16 @@ def _nothing(kind: str, file: str) -> Check:
 
 def _no_model() -> Check:
     return Check("model", True, "none given", "Any SDXL checkpoint file, diffusers folder or Hub id will do: --model")
+
+
+def _description(checkpoint: Path) -> Check:
+    """None is no fault: it may be named when pictures are made."""
+    try:
+        return Check("model config", True, f"described by {description_of(checkpoint, None)}")
+    except InstantStyleError as error:
+        return Check("model config", True, "none found", error.message)
+    except ImportError:  # without transformers, of which the checks of packages tell
+        return Check("model config", True, "not looked for: huggingface_hub is missing")
 
 
 def _encoders(files: NamedFiles, adapter: AdapterInfo | None) -> str:

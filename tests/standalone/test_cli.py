@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 from lib_instantstyle.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
 from lib_instantstyle.core.errors import StyleNotAppliedError, UnitError
 from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.hosts.standalone import models as opening
 
 from ..published import install
 from ..tiny import picture
@@ -317,6 +319,17 @@ def test_doctor_looks_at_each_file_by_itself(models: Path, capsys: pytest.Captur
     assert (there["model"]["fine"], there["encoder"]["fine"], there["adapter"]["found"]) == (True, True, "none given")
     assert "70 cross-attention layers" in there["model"]["found"]
     assert "model.safetensors" in there["encoder"]["found"]
+
+
+def test_doctor_says_what_a_checkpoint_file_lacks(
+    single_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(opening, "_cached", lambda *_: None)
+    assert "described by" in checked(capsys, "--model", single_file)["model config"]["found"]
+    alone = Path(shutil.copy(single_file, single_file.parent / "alone.safetensors"))
+    check = checked(capsys, "--model", alone)["model config"]
+    assert check["fine"]  # it may be given when pictures are made
+    assert "--model-config stabilityai/" in check["advice"]
 
 
 def test_doctor_names_a_gpu_that_holds_sdxl_and_its_decoding(
