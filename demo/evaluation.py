@@ -77,11 +77,15 @@ def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
     return sheet([one.point.at or one.point.series for one in series[0]], rows)
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
+    made.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
+    add_setup_options(made, references=8, prompts=5)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
-    add_setup_options(parser, references=10, prompts=5)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         setup = open_setup(options)

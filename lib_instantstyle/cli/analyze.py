@@ -14,11 +14,11 @@ from typing import Any
 from ..analysis import Analyst, Progress
 from ..analysis_json import DEFAULT_WORDS, MOST_WORDS, WORDS, answer, read_request
 from ..core.units import StyleUnit
-from ..hosts.standalone.models import Checkpoint, Model
+from ..hosts.standalone.models import Model
 from ..hosts.standalone.reading import ReadingHost
 from .output import Report
 from .references import Reference, open_picture, read_references
-from .stylize import UNIT_OPTIONS, help_of_field
+from .stylize import UNIT_OPTIONS, help_of_field, named_model
 
 Request = tuple[StyleUnit, int]  # a unit, and how many words are wanted
 
@@ -60,9 +60,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _model(options: argparse.Namespace) -> Model | None:
-    if options.model is None or not Path(options.model).expanduser().is_file():
-        return options.model
-    return Checkpoint(Path(options.model).expanduser(), options.model_config)
+    return None if options.model is None else named_model(options)
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:

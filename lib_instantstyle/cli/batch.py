@@ -14,15 +14,22 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..core.embed_store import fingerprint
+from ..core.clip_vision import EncoderInfo
+from ..core.embed_store import encoder_name, fingerprint, tower_name
+from ..core.errors import TextTowerNotFoundError
 from ..core.pictures import content_hash, read_picture
 from ..core.whole_files import write_whole
 from ..hosts.standalone import Job, StandaloneHost
 from ..hosts.standalone.files import NamedFiles
-from ..hosts.standalone.models import Checkpoint, Model, identity, quiet_libraries
+from ..hosts.standalone.models import Checkpoint, Model, description_of, identity, quiet_libraries
 from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index
+
+# What a diffusers folder is made of. Results may lie in it, too, and are no part of the model.
+_PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+# Of it, what a checkpoint file is opened with: no weights.
+DESCRIBING = ("model_index.json", *(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "txt")))
 
 
 @dataclass(frozen=True)
@@ -40,17 +47,56 @@ class Setting:
         files, at = self.files, {"device": self.device, "dtype": self.dtype}
         return StandaloneHost.open(self.model, files.adapters, files.encoders, controlnet=self.controlnet, **at)
 
-    def identity(self) -> dict[str, str]:
-        """What it is made with, so that other models make other cells; the device is not part of it."""
-        model = self.model.path if isinstance(self.model, Checkpoint) else self.model
+    def identity(self, reads_words: bool) -> dict[str, str]:
+        """What it is made with, so that other models make other cells; the device is not part of it.
+
+        `reads_words`: whether any cell has a content prompt. Raises InstantStyleError when something is missing.
+        """
         adapter = self.files.adapter("auto")
+        encoder = self.files.encoder(adapter.feature)
         return {
-            "model": identity(model),
-            "controlnet": identity(self.controlnet) if self.controlnet else "",
+            **self._of_the_model(),
+            "controlnet": _of_controlnet(self.controlnet) if self.controlnet else "",
             "adapter": fingerprint(adapter.path),
-            "encoder": fingerprint(self.files.encoder(adapter.feature).path),
+            "encoder": encoder_name(encoder),
+            "text_tower": self._of_the_tower(encoder) if reads_words else "",
             "dtype": self.dtype,
         }
+
+    def _of_the_model(self) -> dict[str, str]:
+        if isinstance(self.model, Checkpoint):
+            config = description_of(self.model.path, self.model.config)
+            return {"model": identity(self.model.path), "config": _of_description(config)}
+        folder = Path(self.model).expanduser()
+        parts = [folder / part for part in _PARTS if (folder / part).is_dir()]
+        if not parts:
+            return {"model": identity(self.model)}
+        return {"model": " ".join(map(identity, parts)), "config": _of_description(str(folder))}
+
+    def _of_the_tower(self, encoder: EncoderInfo) -> str:
+        """A file's that fits the encoder; where there is none, the model's own reads, which is part of the model."""
+        try:
+            tower = self.files.text_tower(encoder, None)
+        except TextTowerNotFoundError:
+            return ""
+        return tower_name(tower) if tower else ""
+
+
+def _of_description(config: str) -> str:
+    """Changes with a description's configs and tokenizers, not with what else lies there; a Hub id is itself."""
+    if not Path(config).is_dir():
+        return config
+    digest = hashlib.sha256()
+    found = [file for pattern in DESCRIBING for file in Path(config).glob(pattern) if file.is_file()]
+    for file in sorted(found):
+        digest.update(f"{file.relative_to(config)}:{file.stat().st_size}:".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _of_controlnet(model: str) -> str:
+    """A file with its config beside it is opened as its folder."""
+    path = Path(model).expanduser()
+    return identity(path.parent if path.is_file() and path.with_name("config.json").is_file() else model)
 
 
 @dataclass
@@ -75,8 +121,12 @@ class Batch:
         return self._report(cells, missing)
 
     def _cells(self) -> list[Cell]:
-        shared = self.setting.identity()
+        shared = self.setting.identity(self._reads_words())
         return [self._cell(one, prompt, shared) for one in self.references for prompt in self.prompts]
+
+    def _reads_words(self) -> bool:
+        units = [unit for job in self.jobs.values() for unit in job.units]
+        return any(unit.removes_content and unit.content_prompt.strip() for unit in units)
 
     def _cell(self, reference: Reference, prompt: str, shared: Mapping[str, str]) -> Cell:
         job = self.jobs.get((reference.name, prompt))
@@ -84,8 +134,8 @@ class Batch:
             return Cell("", reference.name, prompt, error=reference.error)
         digest = job_hash(job, shared)
         stem = f"{slug(reference.name)}--{slug(prompt)}--{digest}"
-        seeds = range(job.seed, job.seed + job.count)
-        return Cell(digest, reference.name, prompt, tuple(f"{stem}-{seed}.png" for seed in seeds))
+        files = tuple(f"{stem}-{seed}.png" for seed in range(job.seed, job.seed + job.count))
+        return Cell(digest, reference.name, prompt, files, picture=reference.picture_hash)
 
     def _make(self, missing: list[Cell], index: Index, quiet: bool) -> None:
         from tqdm import tqdm

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.checkpoint import AdapterInfo
+from ..core.clip_vision import Feature
 from ..core.errors import InstantStyleError
 from ..hosts.downloads import DOWNLOADS
 from ..hosts.standalone.files import NamedFiles
 from ..hosts.standalone.layout import check_model
+from ..hosts.standalone.models import description_of
 from .output import Report
 
 NEEDED = {
@@ -25,6 +29,7 @@ NEEDED = {
     "Pillow": "9.5",
     "tqdm": "4",
 }
+ENOUGH = "12 GB"  # 6.5 GiB of weights in half precision, and some 3 GiB more while a picture is decoded in float32
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def _devices() -> Check:
     found += ["mps"] if torch.backends.mps.is_available() else []
     if found:
         return Check("devices", True, ", ".join([*found, "cpu"]))
-    return Check("devices", True, "cpu", "SDXL takes minutes for a picture on a CPU; a GPU with 8 GB takes seconds.")
+    advice = f"SDXL takes minutes for a picture on a CPU; a GPU with {ENOUGH} takes seconds."
+    return Check("devices", True, "cpu", advice)
 
 
 def _memory(at: int) -> str:
@@ -86,17 +92,24 @@ def _memory(at: int) -> str:
 
 
 def _files(options: argparse.Namespace) -> Iterator[Check]:
-    """The files given, each by itself, then whether they go together."""
-    if not options.adapter:
-        yield _nothing("adapter", "ip-adapter_sdxl.safetensors")
-    if not options.encoder:
+    """The files given, each by itself and, where the adapter can be read, with it."""
+    adapter: AdapterInfo | None = None
+    try:
+        adapter = NamedFiles(options.adapter, []).adapter("auto") if options.adapter else None
+        yield _found(adapter) if adapter else _nothing("adapter", "ip-adapter_sdxl.safetensors")
+    except InstantStyleError as error:
+        yield Check("adapter", False, error.message)
+    if options.encoder:
+        yield _checked("encoder", lambda: _encoders(NamedFiles([], options.encoder), adapter))
+    else:
         yield _nothing("encoder", "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors")
-    if not options.model:
-        yield Check(
-            "model", True, "none given", "Any SDXL checkpoint file, diffusers folder or Hub id will do: --model"
-        )
-    if options.adapter:
-        yield from _together(options)
+    yield _checked("model", lambda: check_model(options.model, adapter)) if options.model else _no_model()
+    if options.model and Path(options.model).expanduser().is_file():
+        yield _description(Path(options.model).expanduser())
+
+
+def _found(adapter: AdapterInfo) -> Check:
+    return Check("adapter", True, f"{adapter.path.name}: {adapter.variant}, reads {adapter.feature.encoder_name}")
 
 
 def _nothing(kind: str, file: str) -> Check:
@@ -104,22 +117,28 @@ def _nothing(kind: str, file: str) -> Check:
     return Check(kind, True, "none given", f"Get {download.url} ({download.gigabytes}) and give it with --{kind}.")
 
 
-def _together(options: argparse.Namespace) -> Iterator[Check]:
+def _no_model() -> Check:
+    return Check("model", True, "none given", "Any SDXL checkpoint file, diffusers folder or Hub id will do: --model")
+
+
+def _description(checkpoint: Path) -> Check:
+    """None is no fault: it may be named when pictures are made."""
     try:
-        files = NamedFiles(options.adapter, options.encoder)
-        adapter = files.adapter("auto")
+        return Check("model config", True, f"described by {description_of(checkpoint, None)}")
     except InstantStyleError as error:
-        yield Check(error.field or "adapter", False, error.message)
-        return
-    yield Check("adapter", True, f"{adapter.path.name}: {adapter.variant}, reads {adapter.feature.encoder_name}")
-    if options.encoder:
-        yield _checked("encoder", lambda: files.encoder(adapter.feature).path.name)
-    if options.model:
-        yield _checked("model", lambda: check_model(options.model, adapter))
+        return Check("model config", True, "none found", error.message)
+    except ImportError:  # without transformers, of which the checks of packages tell
+        return Check("model config", True, "not looked for: huggingface_hub is missing")
 
 
-def _checked(name: str, look: Any) -> Check:
+def _encoders(files: NamedFiles, adapter: AdapterInfo | None) -> str:
+    """The one that the adapter reads, or all where it is not known."""
+    found = [files.encoder(adapter.feature)] if adapter else files.all_encoders()
+    return ", ".join(f"{one.path.name}: {Feature('hidden', one.config['hidden_size']).encoder_name}" for one in found)
+
+
+def _checked(name: str, look: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, str(look()))
+        return Check(name, True, look())
     except InstantStyleError as error:
         return Check(name, False, error.message)

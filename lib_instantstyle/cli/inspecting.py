@@ -8,11 +8,13 @@ from typing import Any
 
 from ..core.blocks import SDXL_LAYERS
 from ..core.checkpoint import AdapterInfo, inspect_adapter
-from ..core.clip_vision import EncoderInfo, inspect_encoder
+from ..core.clip_vision import EncoderInfo, Feature, inspect_encoder
 from ..core.containers import mentions
 from ..core.errors import CheckpointError, InstantStyleError
 from ..hosts.model_files import ModelFiles
 from .output import Report
+
+_OF_BIGG = (Feature("pooled", 1280), Feature("hidden", 1664))  # of ViT-bigG, whose text tower SDXL brings
 
 
 def add_to(commands: Any) -> None:
@@ -65,8 +67,15 @@ def _adapter(info: AdapterInfo) -> dict[str, Any]:
         "cross_attention_dim": info.cross_attention_dim,
         "layers": len(info.layer_widths),
         "blocks": "all" if complete else list(blocks),  # numbered as in SDXL's seventy layers
-        "content_prompt": "possible" if info.feature.kind == "pooled" else "not possible: it reads hidden states",
+        "content_prompt": _content_prompt(info.feature),
     }
+
+
+def _content_prompt(feature: Feature) -> str:
+    """Whether words can be taken out of what the adapter reads, and what reads the words."""
+    how = "possible" if feature.kind == "pooled" else "experimental, on patch features"
+    by = "the checkpoint" if feature in _OF_BIGG else "the text tower of a full CLIP model among the encoders"
+    return f"{how}; the words are read by {by}"
 
 
 def _encoder(info: EncoderInfo) -> dict[str, Any]:

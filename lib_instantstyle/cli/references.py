@@ -25,6 +25,11 @@ class Reference:
     def picture(self) -> Picture | None:
         return self.pictures[0] if self.pictures else None
 
+    @property
+    def picture_hash(self) -> str:
+        """Of that picture; empty where there is none."""
+        return self.picture.hash if self.picture else ""
+
 
 def open_picture(path: Path) -> Picture:
     """The picture in a file. Raises PictureError naming the file."""

@@ -42,6 +42,7 @@ class Cell:
     files: tuple[str, ...] = ()  # names inside the folder
     seconds: float | None = None  # that it took; None when it was there before
     error: str = ""
+    picture: str = ""  # hash of the reference's, of the first of several; empty when it cannot be read
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -99,28 +100,31 @@ class Index:
             if reference.picture is not None:
                 small = reference.picture.image.copy()
                 small.thumbnail((THUMBNAIL, THUMBNAIL))
-                write_whole(self.folder / thumbnail(reference.name), partial(small.save, format="PNG"))
+                path = self.folder / thumbnail(reference.name, reference.picture_hash)
+                write_whole(path, partial(small.save, format="PNG"))
 
 
-def thumbnail(reference: str) -> str:
-    """Where the small copy of a reference lies, inside the folder."""
-    return f"references/{slug(reference)}.png"
+def thumbnail(reference: str, picture_hash: str) -> str:
+    """Where the small copy of a reference lies, in the folder: names of files may be alike where names are not."""
+    return f"references/{slug(reference)}-{picture_hash[:12]}.png"
 
 
 def sheet(cells: Sequence[Cell]) -> str:
-    """A page with a row for each reference and a column for each prompt."""
+    """A page with a row for each reference, two where its picture was replaced, and a column for each prompt."""
     prompts = list(dict.fromkeys(cell.prompt for cell in cells))
-    references = list(dict.fromkeys(cell.reference for cell in cells))
+    references: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        references.setdefault((cell.reference, cell.picture), []).append(cell)
     heads = "".join(f"<th>{html.escape(prompt)}</th>" for prompt in prompts)
-    rows = [_row(name, prompts, [cell for cell in cells if cell.reference == name]) for name in references]
+    rows = [_row(*reference, prompts, row) for reference, row in references.items()]
     return _PAGE.format(heads=heads, rows="\n".join(rows))
 
 
-def _row(reference: str, prompts: Sequence[str], cells: Sequence[Cell]) -> str:
+def _row(reference: str, picture_hash: str, prompts: Sequence[str], cells: Sequence[Cell]) -> str:
     columns = [[cell for cell in cells if cell.prompt == prompt] for prompt in prompts]
     filled = "".join(f"<td>{''.join(map(_shown, column))}</td>" for column in columns)
-    name = html.escape(reference)
-    return f'<tr><th><img src="{thumbnail(reference)}" alt="">{name}</th>{filled}</tr>'
+    small = f'<img src="{thumbnail(reference, picture_hash)}" alt="">' if picture_hash else ""
+    return f"<tr><th>{small}{html.escape(reference)}</th>{filled}</tr>"
 
 
 def _shown(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from ..core.errors import InstantStyleError
 from ..core.units import FIELDS, StyleUnit
 from ..hosts.standalone.files import NamedFiles
 from ..hosts.standalone.jobs import Job
-from ..hosts.standalone.models import Checkpoint, pick_device, pick_dtype
+from ..hosts.standalone.models import SDXL_CONFIG, Checkpoint, Model, is_hub_id, pick_device, pick_dtype
 from .batch import Batch, Setting
 from .output import Report
 from .references import Reference, open_picture, read_prompts, read_references
@@ -107,11 +107,25 @@ def run(options: argparse.Namespace) -> Report:
 def _setting(options: argparse.Namespace, files: NamedFiles) -> Setting:
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
-    path = Path(options.model).expanduser()
-    model = Checkpoint(path, options.model_config) if path.is_file() else options.model
     if (options.control is None) != (options.controlnet is None):
         raise InstantStyleError("--control and --controlnet go together; one was given alone. Give both, or neither.")
-    return Setting(model, files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
+    return Setting(named_model(options), files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
+
+
+def named_model(options: argparse.Namespace) -> Model:
+    """What --model names, with its --model-config. Raises InstantStyleError when that describes nothing."""
+    path, config = Path(options.model).expanduser(), options.model_config
+    if config is not None and not path.is_file():
+        raise InstantStyleError(
+            f"--model-config goes with a checkpoint file; there is no such file {options.model}. "
+            "Check the path, or leave --model-config out."
+        )
+    if config is not None and not Path(config).expanduser().is_dir() and not is_hub_id(config):
+        raise InstantStyleError(
+            f"--model-config takes a diffusers folder or a Hub id like {SDXL_CONFIG}; there is no folder {config}. "
+            "Check the path."
+        )
+    return Checkpoint(path, config) if path.is_file() else str(options.model)
 
 
 def _job(options: argparse.Namespace) -> Job:

@@ -68,20 +68,26 @@ def _digest_file(digest: Any, path: Path, lasting: bool) -> None:
 
 def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str:
     """Names an embedding by what it was made of."""
-    return f"{picture_hash}-{fingerprint(encoder.path)}-{_short_hash(repr(encoder.config))[:8]}-{feature.kind}"
+    return f"{picture_hash}-{encoder_name(encoder)}-{feature.kind}"
+
+
+def encoder_name(encoder: EncoderInfo) -> str:
+    """Changes with an encoder's file and with the config beside it."""
+    return f"{fingerprint(encoder.path)}-{_short_hash(repr(encoder.config))[:8]}"
 
 
 def text_key(text: str, tower: TextTowerInfo | str) -> str:
     """Names a text's embedding by what it was made of. `tower`: a file's, or a name for the checkpoint's own."""
-    return f"text-{_short_hash(text)}-{_tower_name(tower)}"
+    return f"text-{_short_hash(text)}-{tower_name(tower)}"
 
 
 def word_list_key(words: Sequence[str], tower: TextTowerInfo | str) -> str:
     """Names the embeddings of a whole list by what they were made of."""
-    return f"words-{_short_hash(chr(10).join(words))}-{_tower_name(tower)}"
+    return f"words-{_short_hash(chr(10).join(words))}-{tower_name(tower)}"
 
 
-def _tower_name(tower: TextTowerInfo | str) -> str:
+def tower_name(tower: TextTowerInfo | str) -> str:
+    """Changes with a text tower's file, with the config and with the tokenizer beside it; of a name, the name."""
     if isinstance(tower, str):
         return tower
     beside = [tower.path.with_name(name) for name in TOKENIZER_FILES]

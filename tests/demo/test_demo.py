@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from demo import evaluation
 from demo.__main__ import main
+from demo.__main__ import parser as sheet_parser
 from demo.modes import MODES, PLAIN, STYLE
 from demo.scores import JudgeGauge, scores
 from demo.setups import Setup
@@ -20,6 +22,8 @@ from demo.world.host import open_world
 from lib_instantstyle.hosts.standalone import StandaloneHost
 
 from .conftest import needs_sheet
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,17 @@ def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path:
     assert all(path.stat().st_size > 0 for path in paths)
     assert len(json.loads((tmp_path / "evaluation.json").read_text("utf-8"))) == len(chosen) == 5
     assert (tmp_path / "evaluation.md").read_text("utf-8").count("\n|") >= 5
+
+
+SAMPLES = [(sheet_parser, "Twelve references, six prompts each", 12, 6)]
+SAMPLES += [(evaluation.parser, "Eight references, five prompts each", 8, 5)]
+
+
+@pytest.mark.parametrize(("parser", "told", "references", "prompts"), SAMPLES)
+def test_without_options_the_document_is_redone(parser: Any, told: str, references: int, prompts: int) -> None:
+    assert told in (ROOT / "docs/evaluation.md").read_text("utf-8")
+    options = parser().parse_args([])
+    assert (options.references, options.prompts) == (references, prompts)
 
 
 @needs_sheet

@@ -211,12 +211,14 @@ REFUSALS: list[tuple[tuple[object, ...], str]] = [
     (("--words", 101), "from 0 to 100"),
     (("--content-image", "nothing.png"), "There is no file nothing.png"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
+    (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
+    (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--style", "nothing.png"), "There is no file nothing.png"),
 ]
 
 
-@pytest.mark.parametrize(("more", "told"), REFUSALS, ids=[str(more[0]) for more, _ in REFUSALS])
+@pytest.mark.parametrize(("more", "told"), REFUSALS, ids=[str(more[-2]) for more, _ in REFUSALS])
 def test_refusals_say_why(
     arguments: Arguments, capsys: pytest.CaptureFixture[str], more: tuple[object, ...], told: str
 ) -> None:

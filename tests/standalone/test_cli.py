@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from PIL import Image
 from lib_instantstyle.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
 from lib_instantstyle.core.errors import StyleNotAppliedError, UnitError
 from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.hosts.standalone import models as opening
 
+from ..published import install
 from ..tiny import picture
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +170,8 @@ REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
     (("--controlnet", "x/y"), "--control and --controlnet go together"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
     (("--model", "nothing.safetensors"), "no Hub id"),
+    (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
+    (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--dtype", "float64"), "dtype must be one of"),
     (("--start", 0.5, "--end", 0.5), "start must lie before end"),
@@ -258,6 +263,21 @@ def test_inspect_tells_adapters_encoders_and_the_rest_apart(
     assert "Traceback" not in capsys.readouterr().err
 
 
+CONTENT_PROMPTS = [
+    ("ip-adapter_sdxl", "possible; the words are read by the checkpoint"),
+    ("ip-adapter_sdxl_vit-h", "possible; the words are read by the text tower of a full CLIP model"),
+    ("ip-adapter-plus_sdxl_vit-h", "experimental, on patch features; the words are read by the text tower"),
+]
+
+
+@pytest.mark.parametrize(("published", "told"), CONTENT_PROMPTS)
+def test_inspect_says_what_a_content_prompt_can_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], published: str, told: str
+) -> None:
+    assert main(["inspect", str(install(published, tmp_path))]) == OK
+    assert f"content_prompt: {told}" in capsys.readouterr().out
+
+
 def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == OK
     said = capsys.readouterr().out
@@ -277,6 +297,55 @@ def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFi
     assert main(["doctor", "--adapter", str(models / "encoder"), "--json"]) == FAILED
     assert not answered(capsys)["fine"]
     assert main(["doctor", *files[:4], "--encoder", str(models / "adapters")]) == FAILED
+
+
+def checked(capsys: pytest.CaptureFixture[str], *files: object) -> dict[str, dict[str, Any]]:
+    """What `doctor` finds of the files given, by name."""
+    code = main(["doctor", "--json", *map(str, files)])
+    found = answered(capsys)
+    assert code == (OK if found["fine"] else FAILED)
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_doctor_looks_at_each_file_by_itself(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = {"--model": "/nope/x.safetensors", "--encoder": "/nope/encoder", "--adapter": "/nope/adapter.bin"}
+    for option, path in nowhere.items():
+        check = checked(capsys, option, path)[option[2:]]
+        assert not check["fine"]
+        assert path in check["found"]
+    both = checked(capsys, *(word for pair in nowhere.items() for word in pair))
+    assert [both[option[2:]]["fine"] for option in nowhere] == [False] * 3
+    there = checked(capsys, "--model", models / "sdxl", "--encoder", models / "encoder")
+    assert (there["model"]["fine"], there["encoder"]["fine"], there["adapter"]["found"]) == (True, True, "none given")
+    assert "70 cross-attention layers" in there["model"]["found"]
+    assert "model.safetensors" in there["encoder"]["found"]
+
+
+def test_doctor_says_what_a_checkpoint_file_lacks(
+    single_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(opening, "_cached", lambda *_: None)
+    assert "described by" in checked(capsys, "--model", single_file)["model config"]["found"]
+    alone = Path(shutil.copy(single_file, single_file.parent / "alone.safetensors"))
+    check = checked(capsys, "--model", alone)["model config"]
+    assert check["fine"]  # it may be given when pictures are made
+    assert "--model-config stabilityai/" in check["advice"]
+
+
+def test_doctor_names_a_gpu_that_holds_sdxl_and_its_decoding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert "12 GB" in checked(capsys)["devices"]["advice"]
+
+
+def test_doctor_refuses_what_is_no_model_and_no_encoder(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = models / "adapters/base.safetensors"
+    found = checked(capsys, "--model", file, "--encoder", file, "--adapter", file)
+    assert [found[name]["fine"] for name in ("model", "encoder", "adapter")] == [False, False, True]
+    empty = checked(capsys, "--encoder", models / "adapters")["encoder"]
+    assert "there is none in" in empty["found"]
 
 
 def test_the_command_runs_as_a_module_and_answers_without_diffusers() -> None:

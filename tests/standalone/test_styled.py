@@ -13,6 +13,7 @@ import torch
 from diffusers import HeunDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
 
+from lib_instantstyle.core.attention import StyledLayer
 from lib_instantstyle.core.errors import (
     IncompatibleModelError,
     InstantStyleError,
@@ -76,9 +77,19 @@ def test_an_error_inside_takes_the_style_out(host: StandaloneHost) -> None:
 
 
 def test_an_error_while_attaching_leaves_nothing(host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.session, "_by_layer", lambda *_: (_ for _ in ()).throw(RuntimeError))
+    attached: list[StyledLayer] = []
+    attach = StyledLayer.attach
+
+    def fail_at_the_third(layer: StyledLayer) -> None:
+        attach(layer)
+        attached.append(layer)
+        if len(attached) == 3:
+            raise RuntimeError
+
+    monkeypatch.setattr(StyledLayer, "attach", fail_at_the_third)
     with pytest.raises(RuntimeError), host.styled([unit()]):
         pass
+    assert len(attached) == 3
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in host.unet().modules())
 
 

@@ -51,6 +51,18 @@ class NamedFiles:
         except EncoderNotFoundError:
             raise EncoderNotFoundError(self._no_encoder(feature), "adapter") from None
 
+    def all_encoders(self) -> list[EncoderInfo]:
+        """Every encoder there is, whatever adapter it is for. Raises EncoderNotFoundError when there is none."""
+        found = self._files.encoders.usable()
+        if not found:
+            why = "".join(f" {error}" for error in self._files.encoders.unusable())
+            raise EncoderNotFoundError(
+                f"A CLIP image encoder is needed; there is none in {_listed(self.encoders)}.{why} "
+                "Name its file or folder with --encoder.",
+                "adapter",
+            )
+        return found
+
     def text_tower(self, encoder: EncoderInfo, own_width: int | None) -> TextTowerInfo | None:
         return self._files.text_tower(encoder, own_width)
 

@@ -19,16 +19,18 @@ UNET_PREFIX = "model.diffusion_model."  # of a checkpoint file; a folder's UNet 
 _KEY = ".attn2.to_k.weight"
 
 
-def check_model(model: str | Path, adapter: AdapterInfo) -> str:
-    """What the model is. Raises InstantStyleError when it is no SDXL model or the adapter does not fit it."""
+def check_model(model: str | Path, adapter: AdapterInfo | None = None) -> str:
+    """What the model is. Raises InstantStyleError when it is no SDXL model or an adapter given does not fit it."""
     path = Path(model).expanduser()
     if not path.exists() and is_hub_id(model):
         return f"{model} is a Hub id; it is looked at when it is used"
     shapes = _unet_shapes(path)
     layers = attention_layers(skeleton(shapes))
-    adapter.check_fits(layers)
+    if adapter is not None:
+        adapter.check_fits(layers)
     kind = "diffusers folder" if path.is_dir() else "checkpoint file"
-    return f"SDXL layout ({kind}, {len(layers)} cross-attention layers); {adapter.path.name} fits"
+    fits = f"; {adapter.path.name} fits" if adapter is not None else ""
+    return f"SDXL layout ({kind}, {len(layers)} cross-attention layers){fits}"
 
 
 def _unet_shapes(path: Path) -> dict[str, tuple[int, ...]]:
