@@ -18,6 +18,7 @@ import torch
 from ...core.embed_store import fingerprint
 from ...core.errors import IncompatibleModelError, InstantStyleError
 from ...core.tensor_files import SUFFIXES
+from .file_marks import obeying_marks
 
 SDXL_CONFIG = "stabilityai/stable-diffusion-xl-base-1.0"  # whose configuration and tokenizers a checkpoint file lacks
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -92,7 +93,9 @@ def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any
     path = Path(source).expanduser()
     if path.is_file():
         config = description_of(path, model.config if isinstance(model, Checkpoint) else None)
-        return _opened(path, cls.from_single_file, config=config, **given).to(device)
+        pipe = _opened(path, cls.from_single_file, config=config, **given)
+        pipe.scheduler = obeying_marks(pipe.scheduler, path)
+        return pipe.to(device)
     return _found(source, path, cls.from_pretrained, given).to(device)
 
 
