@@ -57,12 +57,13 @@ class Towers:
 
     @torch.no_grad()
     def moments(self, pixels: Tensor) -> Tensor:
-        """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior."""
+        """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior.
+
+        One picture after another: in float32 the VAE takes gigabytes for each of 1024 pixels.
+        """
         if self._moments is not None:
             return self._moments(pixels)
-        vae = self.pipe.vae
-        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
+        return torch.cat([self._moments_of(one) for one in pixels.split(1)])
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (n, width) or (n, patches + 1, width)."""
@@ -92,6 +93,11 @@ class Towers:
     def let_encoder_go(self) -> None:
         """Forget the image encoder; it is loaded again when it is needed."""
         self._encoder = None
+
+    def _moments_of(self, pixels: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
 
     def _read(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
         contexts, _, pooled, _ = self.pipe.encode_prompt(
