@@ -36,6 +36,10 @@ NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("sample_steps", int, "sampling steps of the samples"),
     ("sample_guidance", float, "CFG scale of the samples"),
 )
+SMALLER = (
+    "Take fewer pictures at once (--batch 1, with --accumulate for as many in a step), use --precision bf16, make them "
+    "smaller (--size), or use --cpu."
+)
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
@@ -56,7 +60,7 @@ def add_to(commands: Any) -> None:
         "--precision", choices=PRECISIONS, help="mixed precision (default: as accelerate is configured)"
     )
     _add_switches(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, smaller=SMALLER)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
