@@ -19,7 +19,8 @@ from ..core.pictures import content_hash, read_picture
 from ..core.whole_files import write_whole
 from ..hosts.standalone import Job, StandaloneHost
 from ..hosts.standalone.files import NamedFiles
-from ..hosts.standalone.models import Checkpoint, Model, identity, quiet_libraries
+from ..hosts.standalone.identities import identity
+from ..hosts.standalone.models import Checkpoint, Model, quiet_libraries
 from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index

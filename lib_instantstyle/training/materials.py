@@ -13,9 +13,10 @@ import torch
 from ..core.blocks import Layer, attention_layers
 from ..core.checkpoint import AdapterInfo, inspect_adapter
 from ..core.clip_vision import EncoderInfo, Feature
-from ..core.embed_store import fingerprint
+from ..core.embed_store import sampled_content
 from ..core.errors import AdapterNotFoundError, InstantStyleError
-from ..hosts.standalone.models import Checkpoint, identity, open_pipeline, quiet_libraries
+from ..hosts.standalone.identities import content_identity, description_identity
+from ..hosts.standalone.models import Checkpoint, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .cache import Cache
 from .curve import bars
@@ -69,11 +70,18 @@ class Materials:
     source: ExampleSource
 
     def identity(self, samples: int, processes: int) -> dict[str, Any]:
-        """What the loss curve depends on; a checkpoint can be gone on from when all of it is the same."""
+        """What the loss curve depends on, the same on every machine that has copies of the files.
+
+        A checkpoint can be gone on from when all of it is the same.
+        """
         settings, files = self.settings, self.files
         told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
-        told["base"], told["encoder"] = identity(settings.base), fingerprint(files.encoder.path)
-        told["init"] = fingerprint(files.init.path) if files.init else ""
+        base = Path(settings.base).expanduser()
+        told["base"], told["encoder"] = content_identity(base), sampled_content(files.encoder.path)
+        told["base_config"] = description_identity(base, settings.base_config) if base.is_file() else ""
+        told["precision"] = str(self.pipe.unet.dtype).removeprefix("torch.")
+        told["cache"] = settings.cache and not files.shards
+        told["init"] = sampled_content(files.init.path) if files.init else ""
         told["tokens"] = settings.token_count
         told["blocks"] = list(settings.blocks)
         told["data"] = _hash(f"{entry.path.name}:{entry.captions}" for entry in files.entries)

@@ -24,6 +24,7 @@ from lib_instantstyle.core.errors import (
 )
 from lib_instantstyle.hosts.standalone import Checkpoint, Job, StandaloneHost
 from lib_instantstyle.hosts.standalone import models as opening
+from lib_instantstyle.hosts.standalone.identities import description_identity
 from lib_instantstyle.hosts.standalone.layout import check_model
 
 from ..jobs import unit
@@ -75,6 +76,18 @@ def test_a_description_may_lie_elsewhere(single_file: Path, tmp_path: Path) -> N
         opening.open_pipeline(single_file, torch.device("cpu"), torch.float32)
     pipe = opening.open_pipeline(Checkpoint(single_file, moved), torch.device("cpu"), torch.float32)
     assert isinstance(pipe, StableDiffusionXLPipeline)
+
+
+def test_a_description_is_told_by_what_it_says_and_not_by_where_it_lies(single_file: Path, tmp_path: Path) -> None:
+    beside = description_identity(single_file, None)
+    copy = shutil.copytree(single_file.with_suffix(""), tmp_path / "elsewhere")
+    (copy / "run").mkdir()
+    (copy / "run/notes.json").write_text("{}")
+    assert description_identity(single_file, copy) == beside
+    scheduler = copy / "scheduler/scheduler_config.json"
+    scheduler.write_text(scheduler.read_text("utf-8").replace("epsilon", "v_prediction"))
+    assert description_identity(single_file, copy) != beside
+    assert description_identity(single_file, "owner/name") == "owner/name"
 
 
 def test_layouts_are_read_without_loading(models: Path, single_file: Path) -> None:

@@ -5,7 +5,6 @@ diffusers is imported here and nowhere else, and only when a model is opened.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any
 
 import torch
 
-from ...core.embed_store import fingerprint
 from ...core.errors import IncompatibleModelError, InstantStyleError
 from ...core.tensor_files import SUFFIXES
 from .file_marks import obeying_marks
@@ -130,18 +128,6 @@ def variant_of(pipe: Any, name: str, controlnet: Any = None) -> Any:
     )
     variant.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return variant
-
-
-def identity(model: str | Path) -> str:
-    """What tells one model from another: a file's fingerprint, a folder's files with size and time, or a Hub id."""
-    path = Path(model).expanduser()
-    if path.is_file():
-        return fingerprint(path)
-    if not path.is_dir():
-        return str(model)
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    listed = [f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
 
 def is_hub_id(model: str | Path) -> bool:
