@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..core.errors import InstantStyleError
 from . import analyze, doctor, inspecting, stylize, training
-from .output import Report, answer, complain
+from .output import Report, answer, complain, speaks
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -36,14 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = verdict(error, getattr(options, "smaller", ""))
         if message is None:
             raise
-        complain(message)
-        if options.json:
+        if speaks() or not getattr(error, "shared", False):
+            complain(message)
+        if speaks() and options.json:
             answer(_as_json(error, message))
         return code
     except KeyboardInterrupt:
-        complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
+        if speaks():
+            complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
         return INTERRUPTED
-    answer(report.data if options.json else report.text)
+    if speaks():
+        answer(report.data if options.json else report.text)
     return OK if report.fine else FAILED
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.settings import KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
-from .output import Report, complain
+from .output import Report, complain, speaks
 
 # Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
 NUMBERS: tuple[tuple[str, Any, str], ...] = (
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> Report:
     from ..training import train
 
     outcome = train(settings_of(options))
-    for message in outcome.skipped.values():
+    for message in outcome.skipped.values() if speaks() else ():
         complain(f"skipped: {message}")
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f} (mean of the last 100 steps)"
     text = f"{outcome.adapter}\n{outcome.steps} steps of {', '.join(outcome.blocks)}{loss}"

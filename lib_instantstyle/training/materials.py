@@ -19,7 +19,6 @@ from ..hosts.standalone.identities import content_identity, description_identity
 from ..hosts.standalone.models import Checkpoint, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .cache import Cache
-from .curve import bars
 from .examples import EncodedFolder, EncodedShards, ExampleSource
 from .folder import Entry, FolderSamples, list_folder
 from .groups import Group, read_groups, trained_layers
@@ -142,20 +141,6 @@ def open_frozen(settings: Settings, place: Place) -> Any:
     pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def prepare_source(materials: Materials, accelerator: Any, share: int, of: int) -> None:
-    """Encode what is encoded once: each process of a machine its share, then one of them whatever is left."""
-    source, quiet = materials.source, materials.settings.quiet
-    if not isinstance(source, Cache):
-        return
-    shown = bars(quiet or not accelerator.is_local_main_process)
-    source.fill(shown, share, of)
-    accelerator.wait_for_everyone()
-    if accelerator.is_local_main_process:
-        source.fill(shown)
-    accelerator.wait_for_everyone()
-    source.finish()
 
 
 def _source(files: Files, towers: Towers, settings: Settings, place: Place) -> ExampleSource:
