@@ -15,16 +15,17 @@ from ..core.clip_vision import EncoderInfo, Feature, ImageEncoder, inspect_encod
 from ..core.errors import EncoderNotFoundError
 from ..hosts.model_files import ModelFiles
 
+ONE_MODEL = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")  # in formats side by side
 KEPT_CAPTIONS = 512  # whose contexts stay in memory when captions are encoded as they come
 FEATURES = {"base": ("pooled", "projection_dim"), "plus": ("hidden", "hidden_size")}
 
 
 def find_encoder(path: Path) -> EncoderInfo:
-    """The image encoder in a file or folder. Raises EncoderNotFoundError unless there is exactly one."""
+    """The image encoder in a file or folder, of several formats the first. Raises EncoderNotFoundError for others."""
     path = path.expanduser()
     if path.is_file():
         return inspect_encoder(path)
-    found = ModelFiles(lambda: [], lambda: [path]).encoders.usable() if path.is_dir() else []
+    found = _told_apart(ModelFiles(lambda: [], lambda: [path]).encoders.usable() if path.is_dir() else [])
     if len(found) != 1:
         listed = ", ".join(str(one.path) for one in found) or "none"
         raise EncoderNotFoundError(
@@ -33,6 +34,16 @@ def find_encoder(path: Path) -> EncoderInfo:
             "encoder",
         )
     return found[0]
+
+
+def _told_apart(found: Sequence[EncoderInfo]) -> list[EncoderInfo]:
+    """Without the other formats of an encoder: of one folder and one size, by the names one is published under."""
+    first: dict[object, EncoderInfo] = {}
+    for info in found:
+        size = repr(sorted({"layer_norm_eps": 1e-5, **info.config}.items()))  # the default, which not all files tell
+        published = info.path.name.split(".")[0] in ONE_MODEL
+        first.setdefault((info.path.parent, size) if published else info.path, info)
+    return list(first.values())
 
 
 def feature_of(kind: str, encoder: EncoderInfo) -> Feature:
