@@ -16,7 +16,7 @@ from ..core.clip_vision import EncoderInfo, Feature
 from ..core.embed_store import sampled_content
 from ..core.errors import AdapterNotFoundError, InstantStyleError
 from ..hosts.standalone.identities import content_identity, description_identity
-from ..hosts.standalone.models import Checkpoint, open_pipeline, quiet_libraries
+from ..hosts.standalone.models import Checkpoint, Model, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .cache import Cache
 from .examples import EncodedFolder, EncodedShards, ExampleSource
@@ -75,9 +75,9 @@ class Materials:
         """
         settings, files = self.settings, self.files
         told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
-        base = Path(settings.base).expanduser()
-        told["base"], told["encoder"] = content_identity(base), sampled_content(files.encoder.path)
-        told["base_config"] = description_identity(base, settings.base_config) if base.is_file() else ""
+        base = base_of(settings)
+        told["base"], told["encoder"] = content_identity(settings.base), sampled_content(files.encoder.path)
+        told["base_config"] = description_identity(base) if isinstance(base, Checkpoint) else ""
         told["precision"] = str(self.pipe.unet.dtype).removeprefix("torch.")
         told["cache"] = settings.cache and not files.shards
         told["init"] = sampled_content(files.init.path) if files.init else ""
@@ -131,11 +131,15 @@ def open_materials(settings: Settings, place: Place, moments: Moments | None = N
     return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
 
 
+def base_of(settings: Settings) -> Model:
+    """The base model, and of a checkpoint file what describes it."""
+    path = Path(settings.base).expanduser()
+    return Checkpoint(path, settings.base_config, "--base-config") if path.is_file() else settings.base
+
+
 def open_frozen(settings: Settings, place: Place) -> Any:
     """The base model, with nothing that learns; its VAE computes in float32, as SDXL's must."""
-    path = Path(settings.base).expanduser()
-    base = Checkpoint(path, settings.base_config) if path.is_file() else settings.base
-    pipe = open_pipeline(base, place.device, place.dtype)
+    pipe = open_pipeline(base_of(settings), place.device, place.dtype)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)
     pipe.vae.to(torch.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...core.embed_store import fingerprint, sampled_content
 from ...core.tensor_files import SUFFIXES
-from .models import description_of
+from .models import Checkpoint, description_of
 
 _TEXT = (".json", ".txt")  # configurations and tokenizers
 
@@ -36,9 +36,9 @@ def content_identity(model: str | Path) -> str:
     return _content(path, (file for file in files if not _is_hidden(file.relative_to(path))))
 
 
-def description_identity(checkpoint: Path, config: str | Path | None) -> str:
+def description_identity(checkpoint: Checkpoint) -> str:
     """The same for every copy of what describes a checkpoint file; weights that lie in it do not count."""
-    found = description_of(checkpoint, config)
+    found = description_of(checkpoint)
     folder = Path(found)
     if not folder.is_dir():
         return found

@@ -29,6 +29,7 @@ class Checkpoint:
 
     path: Path
     config: str | Path | None = None
+    option: str = "--model-config"  # by which a command is told the config
 
 
 Model = str | Path | Checkpoint
@@ -90,7 +91,7 @@ def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any
     source = model.path if isinstance(model, Checkpoint) else model
     path = Path(source).expanduser()
     if path.is_file():
-        config = description_of(path, model.config if isinstance(model, Checkpoint) else None)
+        config = description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
         pipe = _opened(path, cls.from_single_file, config=config, **given)
         pipe.scheduler = obeying_marks(pipe.scheduler, path)
         return pipe.to(device)
@@ -155,8 +156,9 @@ def _variant_in(folder: Path) -> dict[str, str]:
     return {"variant": "fp16"} if halves and len(halves) == len(files) else {}
 
 
-def description_of(path: Path, config: str | Path | None) -> str:
+def description_of(checkpoint: Checkpoint) -> str:
     """The folder or Hub id with configuration and tokenizers for a checkpoint file."""
+    path, config = checkpoint.path.expanduser(), checkpoint.config
     if config is not None:
         return str(Path(config).expanduser()) if Path(config).expanduser().is_dir() else str(config)
     beside = (path.with_suffix(""), path.parent, _cached(SDXL_CONFIG, "model_index.json"))
@@ -164,7 +166,7 @@ def description_of(path: Path, config: str | Path | None) -> str:
     if found is None:
         raise IncompatibleModelError(
             f"A checkpoint file carries no configuration and no tokenizers; none lie beside {path.name} or in the Hub "
-            f"cache. Give --model-config {SDXL_CONFIG} to fetch them (5 MB), or a diffusers folder that has them."
+            f"cache. Give {checkpoint.option} {SDXL_CONFIG} to fetch them (5 MB), or a diffusers folder that has them."
         )
     return str(found)
 
