@@ -138,11 +138,10 @@ def base_of(settings: Settings) -> Model:
 
 
 def open_frozen(settings: Settings, place: Place) -> Any:
-    """The base model, with nothing that learns; its VAE computes in float32, as SDXL's must."""
-    pipe = open_pipeline(base_of(settings), place.device, place.dtype)
+    """The base model, with nothing that learns; its VAE is read and computes in float32, as SDXL's must."""
+    pipe = open_pipeline(base_of(settings), place.device, place.dtype, exact_vae=True)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)
-    pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

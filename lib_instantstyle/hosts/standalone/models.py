@@ -84,18 +84,46 @@ def quiet_libraries(bars: bool) -> None:
             log.disable_progress_bar()
 
 
-def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
-    """A StableDiffusionXLPipeline on `device`. Raises IncompatibleModelError with the reason when it cannot be."""
+def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype, *, exact_vae: bool = False) -> Any:
+    """A StableDiffusionXLPipeline on `device`; with `exact_vae` its VAE is read and kept in float32.
+
+    Raises IncompatibleModelError with the reason when it cannot be.
+    """
     cls = import_diffusers().StableDiffusionXLPipeline
     given: dict[str, Any] = {"torch_dtype": dtype, "add_watermarker": False}
-    source = model.path if isinstance(model, Checkpoint) else model
-    path = Path(source).expanduser()
+    if exact_vae and dtype != torch.float32:
+        given["vae"] = _exact_vae(model)
+    source, path = _source_of(model)
     if path.is_file():
-        config = description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
-        pipe = _opened(path, cls.from_single_file, config=config, **given)
+        pipe = _opened(path, cls.from_single_file, config=_description(model, path), **given)
         pipe.scheduler = obeying_marks(pipe.scheduler, path)
         return pipe.to(device)
     return _found(source, path, cls.from_pretrained, given).to(device)
+
+
+def _exact_vae(model: Model) -> Any:
+    """Read by itself, so that the rest never is in memory in float32."""
+    cls = import_diffusers().AutoencoderKL
+    given: dict[str, Any] = {"torch_dtype": torch.float32, "subfolder": "vae"}
+    source, path = _source_of(model)
+    if path.is_file():
+        return _opened(path, cls.from_single_file, config=_description(model, path), **given)
+    try:
+        return _found(source, path, cls.from_pretrained, given)
+    except IncompatibleModelError:
+        if path.exists() or not is_hub_id(source):
+            raise
+        return _opened(source, cls.from_pretrained, variant="fp16", **given)  # where nothing else is published
+
+
+def _source_of(model: Model) -> tuple[str | Path, Path]:
+    """What was named, and the path that it may be."""
+    source = model.path if isinstance(model, Checkpoint) else model
+    return source, Path(source).expanduser()
+
+
+def _description(model: Model, path: Path) -> str:
+    return description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
 
 
 def open_controlnet(model: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
