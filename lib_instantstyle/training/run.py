@@ -40,7 +40,7 @@ class Run:
         self.materials, self.accelerator, self.settings = materials, accelerator, materials.settings
         processes = (accelerator.process_index, accelerator.num_processes)
         self.split = Split(self.settings.batch, *processes, self.settings.accumulate)
-        self.identity = materials.identity(self.split.samples, accelerator.num_processes)
+        self.identity = together(lambda: materials.identity(self.split.samples, accelerator.num_processes))
         self.checkpoints = Checkpoints(self.settings.out, self.settings.keep)
         state = together(self._latest)
         self.start = int(state["step"]) if state is not None else 0
