@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--device", help="cuda, cuda:1, mps, cpu (default: the best here)")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, smaller="Use --device cpu, or give fewer pictures.")
 
 
 def run(options: argparse.Namespace) -> Report:

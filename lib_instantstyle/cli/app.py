@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..core.errors import InstantStyleError
 from . import analyze, doctor, inspecting, stylize, training
-from .output import Report, answer, complain
+from .output import Report, answer, complain, speaks
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -33,29 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report: Report = options.run(options)
     except Exception as error:
-        code, message = verdict(error)
+        code, message = verdict(error, getattr(options, "smaller", ""))
         if message is None:
             raise
-        complain(message)
-        if options.json:
+        if speaks() or not getattr(error, "shared", False):
+            complain(message)
+        if speaks() and options.json:
             answer(_as_json(error, message))
         return code
     except KeyboardInterrupt:
-        complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
+        if speaks():
+            complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
         return INTERRUPTED
-    answer(report.data if options.json else report.text)
+    if speaks():
+        answer(report.data if options.json else report.text)
     return OK if report.fine else FAILED
 
 
-def verdict(error: Exception) -> tuple[int, str | None]:
-    """Exit code and message of an error that can be expected; no message for one that cannot."""
+def verdict(error: Exception, smaller: str = "") -> tuple[int, str | None]:
+    """Exit code and message of an error that can be expected; no message for one that cannot.
+
+    `smaller`: what makes the command's job smaller, by its own options.
+    """
     if isinstance(error, InstantStyleError):
         return FAILED if error.status_code >= 500 else REFUSED, str(error)
     if _is_out_of_memory(error):
-        return FAILED, (
-            "The device's memory is too small for this job. Make the picture smaller (--width, --height), take fewer "
-            "at once (--batch 1), use --dtype float16, or --device cpu."
-        )
+        return FAILED, f"The memory is too small for this job. {smaller or 'Close other programs and try again.'}"
     if isinstance(error, OSError):
         return FAILED, f"{error.filename or 'A file'}: {error.strerror or error}. Check the path and the space left."
     return FAILED, None

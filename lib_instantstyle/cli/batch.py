@@ -21,15 +21,11 @@ from ..core.pictures import content_hash, read_picture
 from ..core.whole_files import write_whole
 from ..hosts.standalone import Job, StandaloneHost
 from ..hosts.standalone.files import NamedFiles
-from ..hosts.standalone.models import Checkpoint, Model, description_of, identity, quiet_libraries
+from ..hosts.standalone.identities import PARTS, described, description_identity, identity
+from ..hosts.standalone.models import Checkpoint, Model, quiet_libraries
 from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index
-
-# What a diffusers folder is made of. Results may lie in it, too, and are no part of the model.
-_PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
-# Of it, what a checkpoint file is opened with: no weights.
-DESCRIBING = ("model_index.json", *(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "txt")))
 
 
 @dataclass(frozen=True)
@@ -65,13 +61,12 @@ class Setting:
 
     def _of_the_model(self) -> dict[str, str]:
         if isinstance(self.model, Checkpoint):
-            config = description_of(self.model.path, self.model.config)
-            return {"model": identity(self.model.path), "config": _of_description(config)}
+            return {"model": identity(self.model.path), "config": description_identity(self.model)}
         folder = Path(self.model).expanduser()
-        parts = [folder / part for part in _PARTS if (folder / part).is_dir()]
+        parts = [folder / part for part in PARTS if (folder / part).is_dir()]
         if not parts:
             return {"model": identity(self.model)}
-        return {"model": " ".join(map(identity, parts)), "config": _of_description(str(folder))}
+        return {"model": " ".join(map(identity, parts)), "config": described(str(folder))}
 
     def _of_the_tower(self, encoder: EncoderInfo) -> str:
         """A file's that fits the encoder; where there is none, the model's own reads, which is part of the model."""
@@ -80,17 +75,6 @@ class Setting:
         except TextTowerNotFoundError:
             return ""
         return tower_name(tower) if tower else ""
-
-
-def _of_description(config: str) -> str:
-    """Changes with a description's configs and tokenizers, not with what else lies there; a Hub id is itself."""
-    if not Path(config).is_dir():
-        return config
-    digest = hashlib.sha256()
-    found = [file for pattern in DESCRIBING for file in Path(config).glob(pattern) if file.is_file()]
-    for file in sorted(found):
-        digest.update(f"{file.relative_to(config)}:{file.stat().st_size}:".encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _of_controlnet(model: str) -> str:

@@ -18,7 +18,7 @@ from ..core.errors import InstantStyleError
 from ..hosts.downloads import DOWNLOADS
 from ..hosts.standalone.files import NamedFiles
 from ..hosts.standalone.layout import check_model
-from ..hosts.standalone.models import description_of
+from ..hosts.standalone.models import Checkpoint, description_of
 from .output import Report
 
 NEEDED = {
@@ -124,7 +124,7 @@ def _no_model() -> Check:
 def _description(checkpoint: Path) -> Check:
     """None is no fault: it may be named when pictures are made."""
     try:
-        return Check("model config", True, f"described by {description_of(checkpoint, None)}")
+        return Check("model config", True, f"described by {description_of(Checkpoint(checkpoint))}")
     except InstantStyleError as error:
         return Check("model config", True, "none found", error.message)
     except ImportError:  # without transformers, of which the checks of packages tell

@@ -45,6 +45,12 @@ JOB_OPTIONS = (
 )
 
 
+SMALLER = (
+    "Make the picture smaller (--width, --height), take fewer at once (--batch 1), use --dtype float16, or "
+    "--device cpu."
+)
+
+
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("stylize", help="make pictures in the style of a reference", description=__doc__)
@@ -57,7 +63,7 @@ def add_to(commands: Any) -> None:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, smaller=SMALLER)
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:

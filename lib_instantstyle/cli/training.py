@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.settings import KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
-from .output import Report, complain
+from .output import Report, complain, speaks
 
 # Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
 NUMBERS: tuple[tuple[str, Any, str], ...] = (
@@ -36,6 +36,10 @@ NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("sample_steps", int, "sampling steps of the samples"),
     ("sample_guidance", float, "CFG scale of the samples"),
 )
+SMALLER = (
+    "Take fewer pictures at once (--batch 1, with --accumulate for as many in a step), use --precision bf16, make them "
+    "smaller (--size), or use --cpu."
+)
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
@@ -56,7 +60,7 @@ def add_to(commands: Any) -> None:
         "--precision", choices=PRECISIONS, help="mixed precision (default: as accelerate is configured)"
     )
     _add_switches(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, smaller=SMALLER)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +99,7 @@ def run(options: argparse.Namespace) -> Report:
     from ..training import train
 
     outcome = train(settings_of(options))
-    for message in outcome.skipped.values():
+    for message in outcome.skipped.values() if speaks() else ():
         complain(f"skipped: {message}")
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f} (mean of the last 100 steps)"
     text = f"{outcome.adapter}\n{outcome.steps} steps of {', '.join(outcome.blocks)}{loss}"

@@ -44,19 +44,38 @@ def fingerprint(path: Path, *, lasting: bool = True) -> str:
     Not `lasting`, it changes whenever anybody has touched the file, which is no reason to forget what is kept on disk.
     Raises CheckpointError when the file is gone.
     """
+    return _digest(path, _lasting_stamp if lasting else _passing_stamp)
+
+
+def _lasting_stamp(stat: os.stat_result) -> str:
+    return f":{stat.st_mtime_ns}"
+
+
+def _passing_stamp(stat: os.stat_result) -> str:
+    return f":{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+
+
+def sampled_content(path: Path) -> str:
+    """The same for every copy of a file: a short hash of what `fingerprint` looks at, but its time.
+
+    Raises CheckpointError when the file is gone.
+    """
+    return _digest(path, lambda _: "")
+
+
+def _digest(path: Path, stamp: Callable[[os.stat_result], str]) -> str:
     digest = hashlib.sha256()
     try:
         for part in whole_of(path):
-            _digest_file(digest, part, lasting)
+            _digest_file(digest, part, stamp)
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read any more ({error.strerror}). Refresh the list.") from None
     return digest.hexdigest()[:16]
 
 
-def _digest_file(digest: Any, path: Path, lasting: bool) -> None:
+def _digest_file(digest: Any, path: Path, stamp: Callable[[os.stat_result], str]) -> None:
     stat = path.stat()
-    digest.update(f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-    digest.update(b"" if lasting else f":{stat.st_ctime_ns}:{stat.st_ino}".encode())
+    digest.update(f"{stat.st_size}{stamp(stat)}".encode())
     with path.open("rb") as file:
         digest.update(file.read(_EDGE))
         for place in range(1, _SAMPLES + 1):

@@ -15,6 +15,7 @@ class InstantStyleError(Exception):
     """
 
     status_code = 422  # the HTTP answer to a payload that runs into this error
+    shared = False  # whether every process of a training raises it, so that the first tells it for all
 
     def __init__(self, message: str, field: str | None = None, unit: int | None = None) -> None:
         self.message = message.encode("utf-8", "replace").decode("utf-8")  # a file's name may hold what no answer can

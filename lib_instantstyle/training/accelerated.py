@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,6 +16,7 @@ from .materials import Place
 from .settings import Settings
 
 PATIENCE = timedelta(hours=6)  # that processes wait for each other, while one of them encodes or draws samples
+Made = TypeVar("Made")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -56,3 +59,45 @@ def place_of(accelerator: Any) -> Place:
 def processes_here(accelerator: Any) -> tuple[int, int]:
     """This process's number on its machine, and how many there are on it."""
     return accelerator.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """Where every process runs into the same errors: the first tells them for all."""
+    try:
+        yield
+    except InstantStyleError as error:
+        error.shared = True
+        raise
+
+
+def together(work: Callable[[], Made]) -> Made:
+    """What `work` makes, once it is done in every process. Where it fails in one, all raise and nobody is waited for.
+
+    Its own error, or InstantStyleError with that of the first process that failed.
+    """
+    error: Exception | None = None
+    try:
+        made = work()
+    except Exception as raised:
+        error = raised
+    with alike():
+        _check_others(None if error is None else str(error), error)
+    return made
+
+
+def of_all(own: list[Made]) -> list[Made]:
+    """What every process has, one after the other."""
+    from accelerate.utils import gather_object
+
+    found: list[Made] = gather_object(own)
+    return found
+
+
+def _check_others(own: str | None, error: Exception | None) -> None:
+    told = of_all([own])
+    if error is not None:
+        raise error
+    failed = next((process for process, message in enumerate(told) if message is not None), None)
+    if failed is not None:
+        raise InstantStyleError(f"Process {failed} of 0 to {len(told) - 1} cannot go on: {told[failed]}")

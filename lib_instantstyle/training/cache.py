@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.embed_store import fingerprint
 from ..core.errors import InstantStyleError, PictureError
-from ..hosts.standalone.models import identity
+from ..hosts.standalone.identities import identity
 from .draws import Draw
 from .examples import Examples, drawn_caption
 from .folder import Entry, index_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ def of_record(record: Any) -> tuple[str, ...] | None:
     return captions_of(values[0]) if values else None
 
 
-def read_metadata(path: Path) -> dict[str, tuple[str, ...]]:
-    """{file name: captions} of a metadata.jsonl. Raises InstantStyleError naming the line that is wrong."""
+def read_metadata(path: Path) -> dict[Path, tuple[str, ...]]:
+    """{picture: captions} of a metadata.jsonl; pictures as paths that begin with its folder's.
+
+    Raises InstantStyleError naming the line that is wrong.
+    """
     found = {}
     for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         if line.strip():
@@ -38,8 +42,21 @@ def read_metadata(path: Path) -> dict[str, tuple[str, ...]]:
                     f"text may be a list; got {line[:80]!r}.",
                     "data",
                 )
-            found[name] = captions
+            found[_inside(path.parent, name, f"{path}, line {number}")] = captions
     return found
+
+
+def _inside(folder: Path, name: str, place: str) -> Path:
+    """A named picture, however it is named, as a path that begins with the folder's own."""
+    named = Path(os.path.normpath(folder.absolute() / name))
+    for root in (Path(os.path.normpath(folder.absolute())), folder.resolve()):
+        if named != root and named.is_relative_to(root):
+            return folder / named.relative_to(root)
+    raise InstantStyleError(
+        f"{place}: file_name must name a picture inside {folder}; got {name!r}. Move the picture there, or give the "
+        "folder that holds them all.",
+        "data",
+    )
 
 
 def _metadata_line(line: str) -> tuple[str | None, tuple[str, ...] | None]:

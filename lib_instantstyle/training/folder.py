@@ -42,14 +42,14 @@ def list_folder(folder: Path) -> list[Entry]:
     """Every picture below the folder, in order of its path. Raises InstantStyleError when there is none."""
     told = read_metadata(folder / METADATA) if (folder / METADATA).is_file() else {}
     paths = {path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()}
-    paths |= {folder / name for name in told}
+    paths |= told.keys()
     if not paths:
         raise InstantStyleError(
             f"There is no picture in {folder}. Put PNG or JPEG files there, each with its caption in a .txt beside it, "
             f"or in {METADATA}.",
             "data",
         )
-    return [Entry(path, told.get(path.relative_to(folder).as_posix()) or _beside(path)) for path in sorted(paths)]
+    return [Entry(path, told.get(path) or _beside(path)) for path in sorted(paths)]
 
 
 def _beside(path: Path) -> tuple[str, ...]:

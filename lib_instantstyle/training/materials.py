@@ -13,12 +13,12 @@ import torch
 from ..core.blocks import Layer, attention_layers
 from ..core.checkpoint import AdapterInfo, inspect_adapter
 from ..core.clip_vision import EncoderInfo, Feature
-from ..core.embed_store import fingerprint
+from ..core.embed_store import sampled_content
 from ..core.errors import AdapterNotFoundError, InstantStyleError
-from ..hosts.standalone.models import Checkpoint, identity, open_pipeline, quiet_libraries
+from ..hosts.standalone.identities import content_identity, description_identity
+from ..hosts.standalone.models import Checkpoint, Model, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .cache import Cache
-from .curve import bars
 from .examples import EncodedFolder, EncodedShards, ExampleSource
 from .folder import Entry, FolderSamples, list_folder
 from .groups import Group, read_groups, trained_layers
@@ -69,11 +69,18 @@ class Materials:
     source: ExampleSource
 
     def identity(self, samples: int, processes: int) -> dict[str, Any]:
-        """What the loss curve depends on; a checkpoint can be gone on from when all of it is the same."""
+        """What the loss curve depends on, the same on every machine that has copies of the files.
+
+        A checkpoint can be gone on from when all of it is the same.
+        """
         settings, files = self.settings, self.files
         told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
-        told["base"], told["encoder"] = identity(settings.base), fingerprint(files.encoder.path)
-        told["init"] = fingerprint(files.init.path) if files.init else ""
+        base = base_of(settings)
+        told["base"], told["encoder"] = content_identity(settings.base), sampled_content(files.encoder.path)
+        told["base_config"] = description_identity(base) if isinstance(base, Checkpoint) else ""
+        told["precision"] = str(self.pipe.unet.dtype).removeprefix("torch.")
+        told["cache"] = settings.cache and not files.shards
+        told["init"] = sampled_content(files.init.path) if files.init else ""
         told["tokens"] = settings.token_count
         told["blocks"] = list(settings.blocks)
         told["data"] = _hash(f"{entry.path.name}:{entry.captions}" for entry in files.entries)
@@ -124,30 +131,19 @@ def open_materials(settings: Settings, place: Place, moments: Moments | None = N
     return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
 
 
-def open_frozen(settings: Settings, place: Place) -> Any:
-    """The base model, with nothing that learns; its VAE computes in float32, as SDXL's must."""
+def base_of(settings: Settings) -> Model:
+    """The base model, and of a checkpoint file what describes it."""
     path = Path(settings.base).expanduser()
-    base = Checkpoint(path, settings.base_config) if path.is_file() else settings.base
-    pipe = open_pipeline(base, place.device, place.dtype)
+    return Checkpoint(path, settings.base_config, "--base-config") if path.is_file() else settings.base
+
+
+def open_frozen(settings: Settings, place: Place) -> Any:
+    """The base model, with nothing that learns; its VAE is read and computes in float32, as SDXL's must."""
+    pipe = open_pipeline(base_of(settings), place.device, place.dtype, exact_vae=True)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)
-    pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def prepare_source(materials: Materials, accelerator: Any, share: int, of: int) -> None:
-    """Encode what is encoded once: each process of a machine its share, then one of them whatever is left."""
-    source, quiet = materials.source, materials.settings.quiet
-    if not isinstance(source, Cache):
-        return
-    shown = bars(quiet or not accelerator.is_local_main_process)
-    source.fill(shown, share, of)
-    accelerator.wait_for_everyone()
-    if accelerator.is_local_main_process:
-        source.fill(shown)
-    accelerator.wait_for_everyone()
-    source.finish()
 
 
 def _source(files: Files, towers: Towers, settings: Settings, place: Place) -> ExampleSource:

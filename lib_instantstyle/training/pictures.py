@@ -34,11 +34,12 @@ def cut(image: Image.Image, size: int, at: tuple[float, float] = MIDDLE) -> Crop
     width, height = image.size
     short = min(width, height)
     wide, high = max(size * width // short, size), max(size * height // short, size)
-    scaled = image.resize((wide, high), Image.Resampling.BILINEAR)
     top, left = int(at[0] * (high - size + 1)), int(at[1] * (wide - size + 1))
     top, left = min(top, high - size), min(left, wide - size)
     if at == MIDDLE:
         top, left = (high - size) // 2, (wide - size) // 2
-    square = np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.float32)
-    pixels = torch.from_numpy(square / 127.5 - 1).permute(2, 0, 1).contiguous()
+    across, down = width / wide, height / high  # pixels of the picture for one of the scaled
+    box = (left * across, top * down, min((left + size) * across, width), min((top + size) * down, height))
+    square = image.resize((size, size), Image.Resampling.BILINEAR, box)  # as of all of it, but a strip stays small
+    pixels = torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
     return Crop(pixels, torch.tensor([height, width, top, left, size, size], dtype=torch.float32))

@@ -46,7 +46,9 @@ class RowStore:
             for row in wanted:
                 for name, tensor in made.get(row, {}).items():
                     self._arrays[name][row] = tensor.numpy()
-            for row in wanted:  # only now: a row counts when all of it is there
+            for name in self.names:
+                self._arrays[name].flush()
+            for row in wanted:  # only now: a row counts when all of it is on disk, also after a power cut
                 self.state[row] = THERE if row in made else UNREADABLE
             yield len(wanted)
 

@@ -10,6 +10,7 @@ import torch
 
 from .. import __version__
 from ..core.errors import InstantStyleError
+from .accelerated import alike, together
 from .batches import Batches
 from .checkpoints import Checkpoints, State, check_same
 from .draws import Draw, Split
@@ -39,14 +40,12 @@ class Run:
         self.materials, self.accelerator, self.settings = materials, accelerator, materials.settings
         processes = (accelerator.process_index, accelerator.num_processes)
         self.split = Split(self.settings.batch, *processes, self.settings.accumulate)
-        self.identity = materials.identity(self.split.samples, accelerator.num_processes)
+        self.identity = together(lambda: materials.identity(self.split.samples, accelerator.num_processes))
         self.checkpoints = Checkpoints(self.settings.out, self.settings.keep)
-        state = self.checkpoints.latest() if self.settings.resume else None
-        if state is not None:
-            check_same(state["identity"], self.identity)
-            materials.adapter.load_state_dict(state["adapter"])
+        state = together(self._latest)
         self.start = int(state["step"]) if state is not None else 0
-        self._check_together()
+        with alike():
+            self._check_starts()
         self._prepare(state)
         self.batches = _batches(materials, accelerator)
 
@@ -107,7 +106,15 @@ class Run:
             self.optimizer.zero_grad(set_to_none=True)  # a zero would let AdamW move the layers that did not act
         return loss.detach()
 
-    def _check_together(self) -> None:
+    def _latest(self) -> State | None:
+        """The checkpoint to go on from, with the adapter set to it."""
+        state = self.checkpoints.latest() if self.settings.resume else None
+        if state is not None:
+            check_same(state["identity"], self.identity)
+            self.materials.adapter.load_state_dict(state["adapter"])
+        return state
+
+    def _check_starts(self) -> None:
         """Raise InstantStyleError where machines do not see the same checkpoints."""
         starts = self.accelerator.gather(torch.tensor([self.start], device=self.accelerator.device)).tolist()
         if len(set(starts)) > 1:

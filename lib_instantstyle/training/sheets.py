@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -88,10 +89,11 @@ def _paste(sheet: Image.Image, row: int, side: int, named: Any) -> None:
 
 @contextmanager
 def vae_in_the_dtype_of_the_unet(pipe: Any) -> Iterator[None]:
-    """As a pipeline decodes; it was opened in that precision, so nothing is lost on the way there and back."""
-    before = pipe.vae.dtype
-    pipe.vae.to(pipe.unet.dtype)
+    """As a pipeline decodes; a copy, since its own would stay rounded."""
+    own = pipe.vae
+    if own.dtype != pipe.unet.dtype:
+        pipe.vae = copy.deepcopy(own).to(pipe.unet.dtype)
     try:
         yield
     finally:
-        pipe.vae.to(before)
+        pipe.vae = own

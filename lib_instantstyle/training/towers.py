@@ -15,16 +15,17 @@ from ..core.clip_vision import EncoderInfo, Feature, ImageEncoder, inspect_encod
 from ..core.errors import EncoderNotFoundError
 from ..hosts.model_files import ModelFiles
 
+ONE_MODEL = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")  # in formats side by side
 KEPT_CAPTIONS = 512  # whose contexts stay in memory when captions are encoded as they come
 FEATURES = {"base": ("pooled", "projection_dim"), "plus": ("hidden", "hidden_size")}
 
 
 def find_encoder(path: Path) -> EncoderInfo:
-    """The image encoder in a file or folder. Raises EncoderNotFoundError unless there is exactly one."""
+    """The image encoder in a file or folder, of several formats the first. Raises EncoderNotFoundError for others."""
     path = path.expanduser()
     if path.is_file():
         return inspect_encoder(path)
-    found = ModelFiles(lambda: [], lambda: [path]).encoders.usable() if path.is_dir() else []
+    found = _told_apart(ModelFiles(lambda: [], lambda: [path]).encoders.usable() if path.is_dir() else [])
     if len(found) != 1:
         listed = ", ".join(str(one.path) for one in found) or "none"
         raise EncoderNotFoundError(
@@ -33,6 +34,16 @@ def find_encoder(path: Path) -> EncoderInfo:
             "encoder",
         )
     return found[0]
+
+
+def _told_apart(found: Sequence[EncoderInfo]) -> list[EncoderInfo]:
+    """Without the other formats of an encoder: of one folder and one size, by the names one is published under."""
+    first: dict[object, EncoderInfo] = {}
+    for info in found:
+        size = repr(sorted({"layer_norm_eps": 1e-5, **info.config}.items()))  # the default, which not all files tell
+        published = info.path.name.split(".")[0] in ONE_MODEL
+        first.setdefault((info.path.parent, size) if published else info.path, info)
+    return list(first.values())
 
 
 def feature_of(kind: str, encoder: EncoderInfo) -> Feature:
@@ -57,12 +68,13 @@ class Towers:
 
     @torch.no_grad()
     def moments(self, pixels: Tensor) -> Tensor:
-        """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior."""
+        """(n, 3, size, size) in −1…1 → (n, 2, c, h, w): mean and deviation of the VAE's posterior.
+
+        One picture after another: in float32 the VAE takes gigabytes for each of 1024 pixels.
+        """
         if self._moments is not None:
             return self._moments(pixels)
-        vae = self.pipe.vae
-        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
+        return torch.cat([self._moments_of(one) for one in pixels.split(1)])
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (n, width) or (n, patches + 1, width)."""
@@ -92,6 +104,11 @@ class Towers:
     def let_encoder_go(self) -> None:
         """Forget the image encoder; it is loaded again when it is needed."""
         self._encoder = None
+
+    def _moments_of(self, pixels: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
 
     def _read(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
         contexts, _, pooled, _ = self.pipe.encode_prompt(

@@ -20,6 +20,7 @@ from lib_instantstyle.core.embed_store import (
     embeds_key,
     fingerprint,
     prune,
+    sampled_content,
     text_key,
 )
 from lib_instantstyle.core.errors import CheckpointError
@@ -174,6 +175,17 @@ def test_fingerprint_changes_with_either_end_size_and_time(tmp_path: Path) -> No
     os.utime(file, (2, 2))
     prints.append(fingerprint(file))
     assert len(set(prints)) == len(prints)
+
+
+def test_a_copy_has_the_same_content_whatever_its_time(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.bin", tmp_path / "b.bin"
+    for file in (first, second):
+        file.write_bytes(b"x" * 100)
+    os.utime(second, (1, 1))
+    assert sampled_content(first) == sampled_content(second)
+    assert fingerprint(first) != fingerprint(second)
+    second.write_bytes(b"x" * 99 + b"y")
+    assert sampled_content(first) != sampled_content(second)
 
 
 def test_fingerprint_of_a_file_that_is_gone_says_so(tmp_path: Path) -> None:

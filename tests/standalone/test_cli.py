@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,12 +211,15 @@ def test_wrong_usage_leaves_with_two(wrong: list[str]) -> None:
     assert caught.value.code == REFUSED
 
 
+STYLIZE = ["--style", "a", "--model", "m", "--adapter", "b", "--encoder", "c", "--out", "d"]
+ANALYZE = ["--style", "a", "--adapter", "b", "--encoder", "c"]
+TRAIN = ["--base", "m", "--encoder", "c", "--data", "d", "--out", "o"]
 EXPECTED = [
     (UnitError("no", "weight"), REFUSED, "weight: no"),
     (StyleNotAppliedError("not applied"), FAILED, "not applied"),
-    (torch.cuda.OutOfMemoryError("CUDA out of memory."), FAILED, "--batch 1"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FAILED, "--batch 1"),
-    (MemoryError(), FAILED, "--batch 1"),
+    (torch.cuda.OutOfMemoryError("CUDA out of memory."), FAILED, "memory is too small"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FAILED, "memory is too small"),
+    (MemoryError(), FAILED, "memory is too small"),
     (OSError(28, "No space left on device", "/full"), FAILED, "/full: No space left"),
 ]
 
@@ -226,6 +230,24 @@ def test_expected_errors_have_a_code_and_a_message(error: Exception, code: int, 
     assert found == code
     assert message is not None
     assert told in message
+
+
+MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("command", ["stylize", "analyze", "train", "inspect", "doctor"])
+def test_where_memory_ends_a_command_names_its_own_options(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = {"inspect": "inspecting", "train": "training"}.get(command, command)
+    monkeypatch.setattr(f"lib_instantstyle.cli.{module}.run", lambda _: (_ for _ in ()).throw(MEMORY))
+    needed = {"stylize": STYLIZE, "analyze": ANALYZE, "train": TRAIN, "inspect": ["file"], "doctor": []}
+    assert main([command, *needed[command]]) == FAILED
+    named = set(re.findall(r"--[a-z-]+", capsys.readouterr().err))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert named or command in ("inspect", "doctor")
 
 
 def test_an_unexpected_error_is_not_hidden(arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:

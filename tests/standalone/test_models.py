@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lib_instantstyle.core.checkpoint import inspect_adapter
 from lib_instantstyle.core.errors import (
@@ -24,7 +24,10 @@ from lib_instantstyle.core.errors import (
 )
 from lib_instantstyle.hosts.standalone import Checkpoint, Job, StandaloneHost
 from lib_instantstyle.hosts.standalone import models as opening
+from lib_instantstyle.hosts.standalone.identities import description_identity
 from lib_instantstyle.hosts.standalone.layout import check_model
+from lib_instantstyle.training import Settings
+from lib_instantstyle.training.materials import Place, open_frozen
 
 from ..jobs import unit
 from ..tiny import sd15_unet
@@ -73,8 +76,32 @@ def test_a_description_may_lie_elsewhere(single_file: Path, tmp_path: Path) -> N
     moved = shutil.move(single_file.with_suffix(""), tmp_path / "elsewhere")
     with pytest.raises(IncompatibleModelError, match="--model-config"):
         opening.open_pipeline(single_file, torch.device("cpu"), torch.float32)
+    with pytest.raises(IncompatibleModelError, match="--base-config"):
+        open_frozen(Settings(single_file, Path(), Path(), Path()), Place(torch.device("cpu"), torch.float32))
     pipe = opening.open_pipeline(Checkpoint(single_file, moved), torch.device("cpu"), torch.float32)
     assert isinstance(pipe, StableDiffusionXLPipeline)
+
+
+def test_a_description_is_told_by_what_it_says_and_not_by_where_it_lies(single_file: Path, tmp_path: Path) -> None:
+    beside = description_identity(Checkpoint(single_file))
+    copy = shutil.copytree(single_file.with_suffix(""), tmp_path / "elsewhere")
+    (copy / "run").mkdir()
+    (copy / "run/notes.json").write_text("{}")
+    assert description_identity(Checkpoint(single_file, copy)) == beside
+    scheduler = copy / "scheduler/scheduler_config.json"
+    scheduler.write_text(scheduler.read_text("utf-8").replace("epsilon", "v_prediction"))
+    assert description_identity(Checkpoint(single_file, copy)) != beside
+    assert description_identity(Checkpoint(single_file, "owner/name")) == "owner/name"
+
+
+def test_a_checkpoint_files_vae_can_be_had_exact(single_file: Path) -> None:
+    tensors = load_file(str(single_file))
+    save_file({name: tensor.float() * 1.001 for name, tensor in tensors.items()}, str(single_file))
+    at = single_file, torch.device("cpu")
+    whole = opening.open_pipeline(*at, torch.float32)
+    half = opening.open_pipeline(*at, torch.bfloat16, exact_vae=True)
+    assert (half.vae.dtype, half.unet.dtype) == (torch.float32, torch.bfloat16)
+    assert all(torch.equal(tensor, half.vae.state_dict()[name]) for name, tensor in whole.vae.state_dict().items())
 
 
 def test_layouts_are_read_without_loading(models: Path, single_file: Path) -> None:

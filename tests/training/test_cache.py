@@ -65,6 +65,21 @@ def test_filling_goes_on_where_it_stopped_and_ends(
     assert sum(seen) == 5
 
 
+def test_the_vae_sees_one_picture_at_a_time(
+    settings: SettingsMaker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    towers = opened(settings(data=folder)).towers
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    seen: list[int] = []
+    encode = towers.pipe.vae.encode
+    with torch.no_grad():
+        together = encode(pixels).latent_dist
+    monkeypatch.setattr(towers.pipe.vae, "encode", lambda given: (seen.append(len(given)), encode(given))[1])
+    found = towers.moments(pixels)
+    assert seen == [1, 1, 1]  # in float32 a picture of 1024 pixels takes gigabytes
+    torch.testing.assert_close(found, torch.stack([together.mean, together.std], dim=1), rtol=1e-5, atol=1e-6)
+
+
 def test_a_changed_picture_is_encoded_anew(settings: SettingsMaker, folder: Path) -> None:
     before = filled(opened(settings(data=folder)))
     before.finish()

@@ -31,6 +31,26 @@ def test_metadata_gives_one_caption_or_several_and_comes_first(tmp_path: Path) -
     assert captions(tmp_path) == {"0.png": ("one",), "1.png": ("two", "three"), "2.png": ("the roof, the cat",)}
 
 
+def test_metadata_may_name_a_picture_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "data/inner", 3)
+    absolute = str(tmp_path / "data/inner/1.png")
+    names = ["./inner/0.png", absolute, "inner/../inner/2.png"]
+    lines = [json.dumps({"file_name": name, "text": f"number {at}"}) for at, name in enumerate(names)]
+    (tmp_path / "data/metadata.jsonl").write_text("\n".join(lines))
+    wanted = {f"inner/{at}.png": (f"number {at}",) for at in range(3)}
+    assert captions(tmp_path / "data") == wanted
+    monkeypatch.chdir(tmp_path)
+    assert captions(Path("data")) == captions(Path("./data/")) == wanted
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/elsewhere/a.png", "."])
+def test_metadata_that_names_a_picture_outside_is_refused_by_number(tmp_path: Path, name: str) -> None:
+    write_pictures(tmp_path / "data", 1)
+    (tmp_path / "data/metadata.jsonl").write_text(json.dumps({"file_name": name, "text": "one"}))
+    with pytest.raises(InstantStyleError, match=r"line 1: .*inside"):
+        list_folder(tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     "line", ["no json", "[]", '{"text": "a"}', '{"file_name": "a.png"}', '{"file_name": "a.png", "text": []}']
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from lib_instantstyle.core.tensor_files import open_tensors
 from lib_instantstyle.training import Settings, train
 from lib_instantstyle.training.checkpoints import Checkpoints
 from lib_instantstyle.training.loop import Run
+from lib_instantstyle.training.materials import Place, open_materials
 from lib_instantstyle.training.settings import KINDS
 
 from .conftest import SettingsMaker, write_pictures
@@ -104,6 +106,30 @@ def test_a_checkpoint_of_another_training_is_refused(settings: SettingsMaker) ->
         with pytest.raises(InstantStyleError, match=name):
             train(settings(steps=2, resume=True, **{name: value}))
     assert len(curve(train(settings(steps=2, resume=True)).adapter.parent)) == 2
+
+
+def test_a_copy_of_the_models_goes_on_whatever_its_time(settings: SettingsMaker, tmp_path: Path) -> None:
+    given = settings(steps=1)
+    train(given)
+    for name in ("base", "encoder"):
+        shutil.copytree(getattr(given, name), tmp_path / name)
+        for path in (tmp_path / name).rglob("*"):
+            os.utime(path, (1, 1))
+    (tmp_path / "base/.cache").mkdir()
+    (tmp_path / "base/.cache/when.txt").write_text("downloaded today")
+    copied = settings(steps=2, resume=True, base=tmp_path / "base", encoder=tmp_path / "encoder")
+    assert train(copied).steps == 2
+    with (tmp_path / "base/vae/config.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InstantStyleError, match="base"):
+        train(copied)
+
+
+def test_what_the_frozen_networks_compute_in_is_compared_too(settings: SettingsMaker) -> None:
+    materials = open_materials(settings(), Place(torch.device("cpu"), torch.float32))
+    half = open_materials(settings(cache=False), Place(torch.device("cpu"), torch.bfloat16))
+    ours, theirs = (one.identity(2, 1) for one in (materials, half))
+    assert {name for name in ours if ours[name] != theirs[name]} == {"precision", "cache"}
 
 
 def test_passes_of_small_batches_equal_one_large_batch(settings: SettingsMaker, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ diffusers is imported here and nowhere else, and only when a model is opened.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from contextlib import suppress
@@ -15,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ...core.embed_store import fingerprint
 from ...core.errors import IncompatibleModelError, InstantStyleError
 from ...core.tensor_files import SUFFIXES
+from .file_marks import obeying_marks
 
 SDXL_CONFIG = "stabilityai/stable-diffusion-xl-base-1.0"  # whose configuration and tokenizers a checkpoint file lacks
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -30,6 +29,7 @@ class Checkpoint:
 
     path: Path
     config: str | Path | None = None
+    option: str = "--model-config"  # by which a command is told the config
 
 
 Model = str | Path | Checkpoint
@@ -84,16 +84,46 @@ def quiet_libraries(bars: bool) -> None:
             log.disable_progress_bar()
 
 
-def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
-    """A StableDiffusionXLPipeline on `device`. Raises IncompatibleModelError with the reason when it cannot be."""
+def open_pipeline(model: Model, device: torch.device, dtype: torch.dtype, *, exact_vae: bool = False) -> Any:
+    """A StableDiffusionXLPipeline on `device`; with `exact_vae` its VAE is read and kept in float32.
+
+    Raises IncompatibleModelError with the reason when it cannot be.
+    """
     cls = import_diffusers().StableDiffusionXLPipeline
     given: dict[str, Any] = {"torch_dtype": dtype, "add_watermarker": False}
-    source = model.path if isinstance(model, Checkpoint) else model
-    path = Path(source).expanduser()
+    if exact_vae and dtype != torch.float32:
+        given["vae"] = _exact_vae(model)
+    source, path = _source_of(model)
     if path.is_file():
-        config = description_of(path, model.config if isinstance(model, Checkpoint) else None)
-        return _opened(path, cls.from_single_file, config=config, **given).to(device)
+        pipe = _opened(path, cls.from_single_file, config=_description(model, path), **given)
+        pipe.scheduler = obeying_marks(pipe.scheduler, path)
+        return pipe.to(device)
     return _found(source, path, cls.from_pretrained, given).to(device)
+
+
+def _exact_vae(model: Model) -> Any:
+    """Read by itself, so that the rest never is in memory in float32."""
+    cls = import_diffusers().AutoencoderKL
+    given: dict[str, Any] = {"torch_dtype": torch.float32, "subfolder": "vae"}
+    source, path = _source_of(model)
+    if path.is_file():
+        return _opened(path, cls.from_single_file, config=_description(model, path), **given)
+    try:
+        return _found(source, path, cls.from_pretrained, given)
+    except IncompatibleModelError:
+        if path.exists() or not is_hub_id(source):
+            raise
+        return _opened(source, cls.from_pretrained, variant="fp16", **given)  # where nothing else is published
+
+
+def _source_of(model: Model) -> tuple[str | Path, Path]:
+    """What was named, and the path that it may be."""
+    source = model.path if isinstance(model, Checkpoint) else model
+    return source, Path(source).expanduser()
+
+
+def _description(model: Model, path: Path) -> str:
+    return description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
 
 
 def open_controlnet(model: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -129,18 +159,6 @@ def variant_of(pipe: Any, name: str, controlnet: Any = None) -> Any:
     return variant
 
 
-def identity(model: str | Path) -> str:
-    """What tells one model from another: a file's fingerprint, a folder's files with size and time, or a Hub id."""
-    path = Path(model).expanduser()
-    if path.is_file():
-        return fingerprint(path)
-    if not path.is_dir():
-        return str(model)
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    listed = [f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
-
-
 def is_hub_id(model: str | Path) -> bool:
     """Whether the name of something that is not here may be a Hub repository's, like owner/name."""
     return _HUB_ID.fullmatch(str(model)) is not None and Path(model).suffix not in SUFFIXES
@@ -166,8 +184,9 @@ def _variant_in(folder: Path) -> dict[str, str]:
     return {"variant": "fp16"} if halves and len(halves) == len(files) else {}
 
 
-def description_of(path: Path, config: str | Path | None) -> str:
+def description_of(checkpoint: Checkpoint) -> str:
     """The folder or Hub id with configuration and tokenizers for a checkpoint file."""
+    path, config = checkpoint.path.expanduser(), checkpoint.config
     if config is not None:
         return str(Path(config).expanduser()) if Path(config).expanduser().is_dir() else str(config)
     beside = (path.with_suffix(""), path.parent, _cached(SDXL_CONFIG, "model_index.json"))
@@ -175,7 +194,7 @@ def description_of(path: Path, config: str | Path | None) -> str:
     if found is None:
         raise IncompatibleModelError(
             f"A checkpoint file carries no configuration and no tokenizers; none lie beside {path.name} or in the Hub "
-            f"cache. Give --model-config {SDXL_CONFIG} to fetch them (5 MB), or a diffusers folder that has them."
+            f"cache. Give {checkpoint.option} {SDXL_CONFIG} to fetch them (5 MB), or a diffusers folder that has them."
         )
     return str(found)
 

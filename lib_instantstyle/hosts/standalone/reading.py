@@ -126,10 +126,10 @@ def text_parts(model: Model) -> TextParts:
 
     Raises IncompatibleModelError when they are not there.
     """
-    source, config = (model.path, model.config) if isinstance(model, Checkpoint) else (model, None)
+    source = model.path if isinstance(model, Checkpoint) else model
     path = Path(source).expanduser()
     if path.is_file():
-        described = description_of(path, config)
+        described = description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
         folder = Path(described) if Path(described).is_dir() else _fetched(described, ("tokenizer_2/*",))
         return TextParts(path, folder / "tokenizer_2")
     if path.is_dir():
