@@ -69,8 +69,8 @@ class StyleJob:
     session: StyleSession
     owner: Any = None  # the WebUI's StableDiffusionProcessing
     plans: tuple[UnitPlan, ...] = ()
-    marked: int = 0  # model calls of the owner whose rows are told apart
-    unmarked: int = 0  # and those whose rows could not be
+    marked: int = 0  # model calls for this picture whose rows are told apart
+    unmarked: int = 0  # model calls of the owner whose rows could not be
     ended: bool = False  # the style ended early in the sampling pass in progress
     _model_hook: RemovableHandle | None = None
 
@@ -96,7 +96,7 @@ class StyleJob:
         if p is not self.owner:
             self.begin(p, units)
         if not getattr(p, "is_hr_pass", False):
-            self.session.call.styled = 0
+            self.session.call.styled = self.marked = 0
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         self.ended = False
         self._attach()

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from ..analysis import Progress
 from ..core.errors import UnitError, explained
 from ..core.units import StyleUnit
 from ..hosts.a1111_analysis import analyst_if_free, analyst_in_turn
 from .arguments import unit_to_analyse
 from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, toggled
-from .progress import Report, with_progress
+from .progress import with_progress
 
 READ = ("image", "more_pictures", "adapter", "content_image")  # a change of these asks for a new analysis
 STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
@@ -68,12 +69,12 @@ class ContentAnalysis:
             component.change(**metered)
 
     @staticmethod
-    def _analyse(report: Report, *values: Any) -> list[Any]:
+    def _analyse(progress: Progress, *values: Any) -> list[Any]:
         read, steered = values[: len(READ)], values[len(READ) :]
         try:
             unit = _unit(read, steered)
             with analyst_in_turn() as analyst:
-                found = analyst.analyse(unit, count=WORDS, progress=report)
+                found = analyst.analyse(unit, count=WORDS, progress=progress)
         except Exception as error:
             problem = problem_html(explained(error).message)
             return [gr.update(visible=False), gr.update(visible=True, value=problem), [], None]

@@ -10,12 +10,13 @@ import gradio as gr
 from modules.infotext_utils import PasteField
 from modules.ui_components import InputAccordion
 
+from ..analysis import Progress
 from ..core.errors import InstantStyleError
 from ..core.units import AUTO_ADAPTER
 from ..hosts.a1111 import A1111Host, adapter_folders, encoder_folders, loaded_text_width, loaded_unet, unit_count
 from .arguments import NO_UNIT
 from .pasting import control_target, lost_target, switch_target, travels
-from .progress import Report, with_progress
+from .progress import with_progress
 from .readiness import Readiness, download_all, readiness
 from .unit_controls import UnitControls, UnitTab
 
@@ -49,8 +50,7 @@ class Panel:
     @property
     def paste_names(self) -> list[str]:
         """What travels from txt2img's panel to img2img's with "Send to"."""
-        fields = [field for field in self.paste_fields if field.component is not self._lost]
-        return [field.label for field in fields if travels(field.label)]
+        return [field.label for field in self.paste_fields if travels(field.label)]
 
     def _build_units(self) -> list[UnitControls]:
         numbers = range(1, unit_count() + 1)
@@ -81,10 +81,10 @@ class Panel:
         now = self._readiness()
         return [now.as_html(failure), gr.update(visible=bool(now.downloads), value=f"Download {now.button_label}")]
 
-    def _download(self, report: Report) -> list[Any]:
+    def _download(self, progress: Progress) -> list[Any]:
         folders = {"adapter": adapter_folders()[0], "encoder": encoder_folders()[0]}
         try:
-            download_all(self._readiness().downloads, folders, report)
+            download_all(self._readiness().downloads, folders, progress)
         except InstantStyleError as error:
             return self._show(error.message)
         return self._show()

@@ -15,6 +15,7 @@ from .readiness import status_html
 
 Paste = Callable[[Mapping[str, Any]], Any]
 UPLOADED = "more_pictures"  # files, which gradio cannot hand on to another component
+LOST = "InstantStyle lost"
 
 
 class Target(str):
@@ -33,7 +34,7 @@ class Target(str):
 
 def travels(target: str) -> bool:
     """Whether "Send to img2img" under a picture takes the control's value along."""
-    return not target.endswith(UPLOADED)
+    return target != LOST and not target.endswith(UPLOADED)
 
 
 def switch_target() -> Target:
@@ -61,7 +62,7 @@ def lost_target(limit: int, pictures: PictureStore) -> Target:
         lost = "; ".join(_lost(units_in(params), limit, pictures))
         return gr.update(visible=bool(lost), value=status_html([f"Not brought back: {lost}."] if lost else []))
 
-    return Target("InstantStyle lost", paste)
+    return Target(LOST, paste)
 
 
 def _lost(units: Mapping[int, Mapping[str, Any]], limit: int, pictures: PictureStore) -> Iterator[str]:

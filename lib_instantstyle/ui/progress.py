@@ -9,11 +9,9 @@ import gradio as gr
 
 from modules import shared
 
-Report = Callable[[float, str], Any]  # share done, from 0 to 1, and what is being done
-
 
 def with_progress(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """`handler(report, *values)` as gradio calls it, with a bar.
+    """`handler(progress, *values)` as gradio calls it, with a bar.
 
     gradio refuses to start when a handler asks for a bar and there is no queue (`--no-gradio-queue`): then it has none.
     """

@@ -124,3 +124,17 @@ def test_a_style_that_never_reaches_the_unet_is_an_error(webui, monkeypatch):
     assert job.status == 500
     assert job.answer["detail"]["error"] == "StyleNotAppliedError"
     assert webui.txt2img().status == 200
+
+
+def test_a_sampling_replaced_in_the_second_picture_is_told_as_in_the_first(webui, monkeypatch):
+    from modules.sd_samplers_common import Sampler
+
+    sample, passes = Sampler.launch_sampling, iter(range(9))
+
+    def sample_once(*args):
+        return sample(*args) if next(passes) == 0 else torch.zeros(1, 4, 8, 12)
+
+    monkeypatch.setattr(Sampler, "launch_sampling", sample_once)
+    job = webui.txt2img(UNIT, n_iter=2)
+    assert job.status == 500
+    assert "another extension or script has replaced the sampling" in job.answer["detail"]["message"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ...core.embed_store import fingerprint, sampled_content
@@ -19,24 +19,12 @@ DESCRIBING = ("model_index.json", *(f"{part}/*{kind}" for part in PARTS for kind
 
 def identity(model: str | Path) -> str:
     """A file's fingerprint, a folder's files with size and time, or a Hub id."""
-    path = Path(model).expanduser()
-    if path.is_file():
-        return fingerprint(path)
-    if not path.is_dir():
-        return str(model)
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    return _hash(f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files)
+    return _told(model, fingerprint, _listing)
 
 
 def content_identity(model: str | Path) -> str:
     """The same for every copy of a model: sizes and samples of its files, whatever their time; or a Hub id."""
-    path = Path(model).expanduser()
-    if path.is_file():
-        return sampled_content(path)
-    if not path.is_dir():
-        return str(model)
-    files = (file for file in path.rglob("*") if file.suffix in (*SUFFIXES, *_TEXT) and file.is_file())
-    return _content(path, (file for file in files if not _is_hidden(file.relative_to(path))))
+    return _told(model, sampled_content, _contents)
 
 
 def description_identity(checkpoint: Checkpoint) -> str:
@@ -50,6 +38,23 @@ def described(config: str) -> str:
     if not folder.is_dir():
         return config
     return _content(folder, (file for pattern in DESCRIBING for file in folder.glob(pattern) if file.is_file()))
+
+
+def _told(model: str | Path, of_file: Callable[[Path], str], of_folder: Callable[[Path], str]) -> str:
+    path = Path(model).expanduser()
+    if path.is_file():
+        return of_file(path)
+    return of_folder(path) if path.is_dir() else str(model)
+
+
+def _listing(folder: Path) -> str:
+    files = sorted((file, file.stat()) for file in folder.rglob("*") if file.is_file())
+    return _hash(f"{file.relative_to(folder)}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in files)
+
+
+def _contents(folder: Path) -> str:
+    files = (file for file in folder.rglob("*") if file.suffix in (*SUFFIXES, *_TEXT) and file.is_file())
+    return _content(folder, (file for file in files if not _is_hidden(file.relative_to(folder))))
 
 
 def _is_hidden(path: Path) -> bool:
