@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +127,23 @@ class Run:
         return files
 
     def sampling(self) -> list[Table]:
+        return [self._contest.time(self.options.rounds)]
+
+    def kernels(self) -> list[Table]:
+        return [self._contest.compute(self.options.rounds)]
+
+    def vram(self) -> list[Table]:
+        return [self._contest.occupy()]
+
+    @cached_property
+    def _contest(self) -> sampling.Contest:
         given, folder = self.options, self.folder / "sampling"
         unet = make_unet(self.size, self.device, self.dtype)
         adapter = adapter_tensors(unet)
         write_adapter(folder / "adapters" / "adapter.safetensors", adapter)
         write_encoder(folder / "encoders" / "encoder")
         bench = sampling.Bench(unet, unet_inputs(unet, self.size, 2 * given.batch, given.pixels), given.steps, folder)
-        return [sampling.measure(bench, adapter, given.rounds, self.controlnet)]
+        return sampling.contest(bench, adapter, self.controlnet)
 
 
 SECTIONS: dict[str, Callable[[Run], list[Table]]] = {
@@ -143,6 +154,8 @@ SECTIONS: dict[str, Callable[[Run], list[Table]]] = {
     "starting": Run.starting,
     "growth": Run.growth,
     "sampling": Run.sampling,
+    "kernels": Run.kernels,
+    "vram": Run.vram,
 }
 
 

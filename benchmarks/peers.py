@@ -36,6 +36,11 @@ class DiffusersAdapter:
         self.processors, self.projection = dict(unet.attn_processors), unet.encoder_hid_proj
         self.leave()
 
+    @property
+    def resident(self) -> int:
+        """Bytes of the whole adapter, which stay in the UNet whatever is scaled to nothing."""
+        return bytes_of([self.projection, *(one for one in self.processors.values() if isinstance(one, nn.Module))])
+
     def enter(self, scales: dict[str, Any] | float) -> None:
         _scale(self._unet, self.processors, scales, self._units)
         self._unet.set_attn_processor(dict(self.processors))

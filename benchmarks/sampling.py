@@ -1,4 +1,4 @@
-"""How much longer a UNet call takes with style: ours by preset and number of units, others' IP-Adapters beside it."""
+"""What style adds to a UNet call, in time and on the GPU in memory: ours by preset and number of units, and others'."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .controlnet import ControlNet, ControlNetMissing
 from .models import EMBED_DIM, marks
 from .peers import SCALES, DiffusersAdapter
 from .report import Cell, Table, not_run
-from .timing import Subject, clock_for, compare
+from .timing import Meter, Subject, compare, kernels, processor, wall
 
 
 @dataclass
@@ -55,22 +55,78 @@ class Bench:
         return Subject(lambda: peer.enter(SCALES[preset]), peer.leave)
 
 
-def measure(bench: Bench, adapter: dict[str, dict[str, Tensor]], rounds: int, controlnet: Path | None) -> Table:
-    """A UNet call under each configuration, the plain one first."""
+@dataclass
+class Contest:
+    """The plain UNet and everybody who styles it."""
+
+    bench: Bench
+    subjects: dict[str, Subject]
+    resident: dict[str, int]  # who has bytes on the device while others have their turn, too
+    missing: dict[str, dict[str, Cell]]  # rows of who could not take part
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.bench.unet.device.type == "cuda"
+
+    def time(self, rounds: int) -> Table:
+        """A UNet call under each configuration, the plain one first, as somebody waits for it."""
+        note = f"{self.bench.steps} UNet calls a measurement, {rounds} rounds; median (quartiles)."
+        return self._table("sampling", wall if self.on_gpu else processor, rounds, note)
+
+    def compute(self, rounds: int) -> Table:
+        """The same, but only what the GPU computes."""
+        if not self.on_gpu:
+            return _needs_gpu("computed by the GPU")
+        note = f"Time of all kernels of {self.bench.steps} UNet calls, {rounds} rounds; median (quartiles)."
+        return self._table("computed by the GPU", kernels, rounds, note)
+
+    def occupy(self) -> Table:
+        """Memory on the GPU above the plain UNet's: what stays for the job, and how much more a call takes."""
+        if not self.on_gpu:
+            return _needs_gpu("memory of the GPU")
+        seen = {name: self._occupied(subject) for name, subject in self.subjects.items()}
+        plain = seen["plain UNet"]
+        rows: dict[str, dict[str, Cell]] = {}
+        for name, (kept, more) in seen.items():
+            kept += self.resident.get(name.split(",")[0], 0)
+            rows[name] = {"MiB kept": (kept - plain[0]) / 2**20, "MiB more in a call": (more - plain[1]) / 2**20}
+        return Table("memory of the GPU", {"MiB kept": ",.2f", "MiB more in a call": ",.1f"}, {**rows, **self.missing})
+
+    def _occupied(self, subject: Subject) -> tuple[int, int]:
+        """Bytes that are taken between two calls, and at the peak of one on top of them."""
+        subject.enter()
+        try:
+            self.bench.run()
+            between = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self.bench.run()
+            return between, torch.cuda.max_memory_allocated() - between
+        finally:
+            subject.leave()
+
+    def _table(self, name: str, meter: Meter, rounds: int, note: str) -> Table:
+        timings = compare(self.subjects, self.bench.run, rounds, meter)
+        rows = {name: {"time against plain": one.ratio, "seconds": one.seconds} for name, one in timings.items()}
+        return Table(name, {"time against plain": ".4f", "seconds": ".4f"}, {**rows, **self.missing}, note)
+
+
+def contest(bench: Bench, adapter: dict[str, dict[str, Tensor]], controlnet: Path | None) -> Contest:
+    """Everybody is made ready; whoever's turn it is gets attached."""
     subjects = _ours(bench)
     peer = DiffusersAdapter(bench.unet, bench.inputs, adapter)
     subjects |= {f"diffusers, {preset}": bench.diffusers(peer, preset) for preset in SCALES}
-    missing: dict[str, dict[str, Cell]] = {}
+    resident = {"diffusers": peer.resident}
     try:
         theirs = ControlNet(controlnet, bench.unet, adapter)
-        for preset, weights in theirs.WEIGHTS.items():
-            subjects[f"ControlNet, {preset}"] = theirs.subject(weights, bench.rows)
     except ControlNetMissing as error:
-        missing["ControlNet"] = not_run(str(error))
-    timings = compare(subjects, bench.run, rounds, clock_for(bench.unet.device))
-    rows = {name: {"time against plain": one.ratio, "seconds": one.seconds} for name, one in timings.items()}
-    note = f"{bench.steps} UNet calls a measurement, {rounds} rounds; median (quartiles)."
-    return Table("sampling", {"time against plain": ".4f", "seconds": ".3f"}, {**rows, **missing}, note)
+        return Contest(bench, subjects, resident, {"ControlNet": not_run(str(error))})
+    for preset, weights in theirs.WEIGHTS.items():
+        subjects[f"ControlNet, {preset}"] = theirs.subject(weights, bench.rows)
+    return Contest(bench, subjects, resident, {})
+
+
+def _needs_gpu(name: str) -> Table:
+    return Table(name, {"": ""}, {"all": not_run("--device is no GPU")})
 
 
 def _ours(bench: Bench) -> dict[str, Subject]:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+Meter = Callable[[Callable[[], object]], float]  # does a piece of work; the seconds it took
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,42 @@ class Subject:
     work: Callable[[], object] | None = None
 
 
-def clock_for(device: torch.device) -> Callable[[], float]:
-    """On a CPU how long it worked for this process, so that others' work hardly counts; on a GPU the clock."""
-    return time.process_time if device.type == "cpu" else time.perf_counter
+def by_clock(clock: Callable[[], float]) -> Meter:
+    """Seconds that pass on `clock` until the work is done, on the GPU too."""
+
+    def seconds(work: Callable[[], object]) -> float:
+        _wait()
+        started = clock()
+        work()
+        _wait()
+        return clock() - started
+
+    return seconds
+
+
+wall = by_clock(time.perf_counter)
+processor = by_clock(time.process_time)  # of this process alone, so that others' work hardly counts
+
+
+def kernels(work: Callable[[], object]) -> float:
+    """Seconds that the GPU computed, by torch's profiler: how long Python takes to ask for it does not count."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("There is no GPU whose work could be measured.")
+    _wait()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        work()
+        _wait()
+    busy = sum(event.time_range.elapsed_us() for event in seen.events() if event.device_type == DeviceType.CUDA)
+    if not busy:
+        raise RuntimeError("torch's profiler saw no work on the GPU.")
+    return busy / 1e6
 
 
 def compare(
     subjects: Mapping[str, Subject],
     work: Callable[[], object],
     rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
+    meter: Meter = wall,
 ) -> dict[str, Timing]:
     """Seconds of `work` under every subject, and as ratios to the first; the order turns with every round."""
     names = list(subjects)
@@ -63,20 +93,16 @@ def compare(
     for number in range(rounds + 1):
         turned = names[number % len(names) :] + names[: number % len(names)]
         for name in turned:
-            took = _seconds(subjects[name], work, clock)
+            took = _seconds(subjects[name], work, meter)
             if number:  # the first round warms up
                 seconds[name].append(took)
     return {name: Timing(spread(own), spread(ratios(own, seconds[names[0]]))) for name, own in seconds.items()}
 
 
-def _seconds(subject: Subject, work: Callable[[], object], clock: Callable[[], float]) -> float:
+def _seconds(subject: Subject, work: Callable[[], object], meter: Meter) -> float:
     subject.enter()
     try:
-        _wait()
-        started = clock()
-        (subject.work or work)()
-        _wait()
-        return clock() - started
+        return meter(subject.work or work)
     finally:
         subject.leave()
 

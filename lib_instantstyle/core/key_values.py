@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,8 +47,14 @@ class KeyValueStack:
         All (rows, seq, inner) and of one dtype; `hidden` is what attention to the text gave, and stays as it is.
         """
         queries = self._in_heads(query)
-        return self._by_products(hidden, queries) if self._is_small() else self._by_attention(hidden, queries)
+        return self._by_products(hidden, queries) if self._is_small else self._by_attention(hidden, queries)
 
+    @cached_property
+    def _units(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Key and value of each unit."""
+        return tuple(zip(self.key.split(self.lengths, 2), self.value.split(self.lengths, 2)))
+
+    @cached_property
     def _is_small(self) -> bool:
         """Half precision is left to the fused attention, whose logits are float32: they cannot overflow."""
         exact = self.key.element_size() >= 4 and self.key.device.type in WRITE_THROUGH_VIEWS
@@ -64,9 +71,9 @@ class KeyValueStack:
     def _by_attention(self, hidden: Tensor, queries: Tensor) -> Tensor:
         """One fused attention a unit, which never holds the weights; its result takes up the sum so far."""
         total = self._in_heads(hidden)
-        for key, value in zip(self.key.split(self.lengths, 2), self.value.split(self.lengths, 2)):
+        for key, value in self._units:
             style = functional.scaled_dot_product_attention(queries, key, value, scale=1.0)
-            total = total + style if style.requires_grad else style.to(hidden.dtype).add_(total)
+            total = total + style if style.requires_grad else style.to(hidden).add_(total)
         return total.transpose(1, 2).flatten(-2)
 
     def _in_heads(self, x: Tensor) -> Tensor:

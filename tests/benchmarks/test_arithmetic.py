@@ -16,7 +16,7 @@ from benchmarks.layers import Counting, Layer, Machine, Point, _made, count
 from benchmarks.memory import _watched
 from benchmarks.models import SIZES
 from benchmarks.report import Table, not_run
-from benchmarks.timing import Spread, Subject, clock_for, compare, spread
+from benchmarks.timing import Spread, Subject, by_clock, compare, kernels, processor, spread, wall
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def taking(clock: Clock, seconds: Iterator[float], log: list[str], name: str) ->
 def test_ratios_are_taken_round_by_round_so_that_a_busy_machine_cancels() -> None:
     clock, busy = Clock(), (1, 1, 50, 3, 7)
     one, two = (taking(clock, iter([seconds * slow for slow in busy]), [], "") for seconds in (2.0, 3.0))
-    found = compare({"one": one, "two": two}, lambda: None, 4, clock)
+    found = compare({"one": one, "two": two}, lambda: None, 4, by_clock(clock))
     assert found["one"].ratio == Spread(1.0, 1.0, 1.0)
     assert found["two"].ratio == Spread(1.5, 1.5, 1.5)
     assert found["one"].seconds.median == pytest.approx(10.0)
@@ -50,7 +50,7 @@ def test_ratios_are_taken_round_by_round_so_that_a_busy_machine_cancels() -> Non
 
 def test_subjects_take_turns_and_the_first_round_only_warms_up() -> None:
     clock, log = Clock(), []
-    compare({name: taking(clock, repeat(1.0), log, name) for name in "abc"}, lambda: None, 3, clock)
+    compare({name: taking(clock, repeat(1.0), log, name) for name in "abc"}, lambda: None, 3, by_clock(clock))
     order = [entry for entry in log if entry in "abc"]
     assert "".join(order) == "abc" + "bca" + "cab" + "abc"
     assert log[:3] == ["enter", "a", "leave"]
@@ -64,11 +64,22 @@ def test_a_subject_is_taken_away_when_its_work_fails() -> None:
 
 
 def test_on_a_processor_only_work_counts_and_not_waiting_for_others() -> None:
-    clock = clock_for(CPU)
-    begun = clock()
-    time.sleep(0.2)
-    assert clock() - begun < 0.1
-    assert clock_for(torch.device("cuda")) is time.perf_counter
+    assert processor(lambda: time.sleep(0.2)) < 0.1 < wall(lambda: time.sleep(0.2))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_taken_for_its_work() -> None:
+    with pytest.raises(RuntimeError, match="no GPU"):
+        kernels(lambda: torch.ones(4) + 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_what_it_computes_counts_and_not_who_asks_for_it() -> None:
+    x = torch.randn(2048, 2048, device="cuda")
+    once = kernels(lambda: x @ x)
+    late = kernels(lambda: (x @ x, time.sleep(0.2)))
+    assert late < 2 * once + 0.05 < 0.1
+    assert kernels(lambda: [x @ x for _ in range(8)]) > 4 * once
 
 
 def test_quartiles_stay_within_what_was_measured() -> None:

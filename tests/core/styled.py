@@ -40,15 +40,15 @@ def attached(attn2: nn.Module, *units: ImageKeyValue, rows: Sequence[bool] | Non
         layer.detach()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    split = [y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in (query, key, value)]
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int = HEADS) -> Tensor:
+    split = [y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (query, key, value)]
     return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
 
 def formula(attn2: nn.Module, x: Tensor, context: Tensor, units: Sequence[ImageKeyValue], rows: list[int]) -> Tensor:
     """to_out(Attn(q, K, V) + Σ scale · Attn(q, K_ip, V_ip)), one attention after the other."""
     query = x @ attn2.to_q.weight.T
-    total = attend(query, context @ attn2.to_k.weight.T, context @ attn2.to_v.weight.T)
+    total = attend(query, context @ attn2.to_k.weight.T, context @ attn2.to_v.weight.T, attn2.heads)
     for one in units:
-        total = total + one.scale * attend(query, one.key[rows], one.value[rows])
+        total = total + one.scale * attend(query, one.key[rows], one.value[rows], attn2.heads)
     return total @ attn2.to_out[0].weight.T + attn2.to_out[0].bias

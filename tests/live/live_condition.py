@@ -14,7 +14,8 @@ from typing import Any
 
 VARIABLE = "INSTANTSTYLE_LIVE_CONDITION"
 FLOAT32 = ("--no-half", "--precision", "full")
-STEPS = {"float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}  # from 1 to the next number
+# From 1 to the next number. TF32 are the numbers that a GPU multiplies in when it is given float32.
+STEPS = {"float32": 2**-23, "tf32": 2**-10, "float16": 2**-10, "bfloat16": 2**-7}
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,15 @@ class Condition:
     options: dict[str, Any] = field(default_factory=dict)  # of its config.json
     extensions: tuple[str, ...] = ("*controlnet*",)  # patterns of folder names; the tester's WebUI need not have them
     own_name: str = "sd-webui-instantstyle"  # extensions are loaded in the order of their names
+    device: str = "cpu"  # or "cuda"
     arithmetic: str = "float32"  # the coarsest it computes with, of STEPS
     optimization: str | None = None  # of attention, which must be at work
     models: str | None = None  # a models folder that is there already
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Of the WebUI's command line."""
+        return (*(("--use-cpu", "all") if self.device == "cpu" else ()), *self.precision, *self.flags)
 
     def as_variable(self, models: Path) -> dict[str, str]:
         """The environment variable that tells another process of this condition, and that it may use these models."""

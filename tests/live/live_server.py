@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from live_condition import FLOAT32
+from live_condition import USUAL
 from live_webui import ARGUMENTS, ENVIRONMENT
 
 PATIENCE = 180  # seconds for a start
@@ -60,7 +60,17 @@ def running(webui: Path, data: Path, *arguments: str) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "webui.py", "--data-dir", data, *ARGUMENTS, *FLOAT32, *arguments, "--port", str(port)]
+    command = [
+        sys.executable,
+        "webui.py",
+        "--data-dir",
+        data,
+        *ARGUMENTS,
+        *USUAL.arguments,
+        *arguments,
+        "--port",
+        str(port),
+    ]
     environment = {**os.environ, **ENVIRONMENT, "COMMANDLINE_ARGS": "", "OMP_NUM_THREADS": "1"}
     log = data / "server.log"
     with log.open("wb") as output:

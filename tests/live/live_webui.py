@@ -18,10 +18,10 @@ from live_recording import Pass, img2img_is_seeded, recording
 from live_world import as_base64, picture
 from torch import nn
 
-# On the processor, with nothing fetched and nothing asked: the same everywhere.
+# Nothing is fetched and nothing asked.
 ARGUMENTS = (
-    *("--use-cpu", "all", "--api"),
-    *("--skip-version-check", "--no-download-sd-model", "--no-hashing", "--disable-console-progressbars"),
+    *("--api", "--skip-version-check", "--no-download-sd-model", "--no-hashing"),
+    "--disable-console-progressbars",
 )
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
 SETTINGS = {
@@ -133,7 +133,7 @@ def start(folder: Path, data: Path, condition: Condition, patch: pytest.MonkeyPa
     for name, value in ENVIRONMENT.items():
         patch.setenv(name, value)
     patch.delenv("COMMANDLINE_ARGS", raising=False)
-    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS, *condition.precision, *condition.flags])
+    patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS, *condition.arguments])
     patch.syspath_prepend(str(folder))
     patch.chdir(folder)
     torch.set_num_threads(1)  # tensors this small only wait for one another

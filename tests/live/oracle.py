@@ -63,10 +63,12 @@ class Layer:
         return self.steps is None or step in self.steps[number]
 
     def attend(self, query: Tensor, rows: str, heads: int) -> Tensor:
+        """In float32, whatever the WebUI computes with."""
         is_cond = [row == "c" for row in rows]
-        key = torch.stack([self.keys[row] for row in is_cond])
-        value = torch.stack([self.values[row] for row in is_cond])
-        return self.scale * attention(query.float(), key, value, heads).to(query.dtype)
+        key = torch.stack([self.keys[row] for row in is_cond]).to(query.device)
+        value = torch.stack([self.values[row] for row in is_cond]).to(query.device)
+        with torch.autocast(query.device.type, enabled=False):
+            return self.scale * attention(query.float(), key, value, heads).to(query.dtype)
 
 
 @dataclass

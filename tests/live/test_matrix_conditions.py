@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 from live_child import rows_from, run_under
 from live_condition import Condition
 from live_report import ROWS
@@ -11,6 +14,16 @@ EVERYWHERE = "test_everywhere.py"
 CONTROLNET = "*controlnet*"
 NEIGHBOURS = ("*freeu*", "*dynamic-thresholding*", "*multidiffusion*", "*regional-prompter*", "*incantations*")
 
+# How the WebUI computes on a GPU: as it chooses by itself, and as its flags and settings let people choose.
+ON_A_GPU = Condition(device="cuda", precision=(), arithmetic="float16")
+GPU_CONDITIONS = {
+    "GPU": ON_A_GPU,
+    "GPU, --precision half": replace(ON_A_GPU, precision=("--precision", "half")),
+    "GPU, --no-half": replace(ON_A_GPU, precision=("--no-half",), arithmetic="tf32"),
+    "GPU, --medvram-sdxl": replace(ON_A_GPU, flags=("--medvram-sdxl",)),
+    "GPU, --lowvram": replace(ON_A_GPU, flags=("--lowvram",)),
+    "GPU, fp8 weights": replace(ON_A_GPU, options={"fp8_storage": "Enable"}),
+}
 # Name → the condition, and which of the cases are tried under it (pytest's -k; all when empty).
 CONDITIONS = {
     "--medvram": (Condition(("--medvram",)), ""),
@@ -46,6 +59,26 @@ def under(world, record_property):
 def test_under(under, name):
     condition, chosen = CONDITIONS[name]
     under(condition, name, EVERYWHERE, *(("-k", chosen) if chosen else ()))
+
+
+@pytest.fixture
+def _gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.matrix("conditions")
+@pytest.mark.parametrize("name", GPU_CONDITIONS)
+def test_on_a_gpu(under, name):
+    under(GPU_CONDITIONS[name], name, EVERYWHERE)
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.matrix("conditions")
+@pytest.mark.parametrize("part", ["attention", "prompts", "sampling", "controlnet"])
+def test_the_matrix_on_a_gpu(under, part):
+    under(ON_A_GPU, "GPU", f"test_matrix_{part}.py")
 
 
 @pytest.mark.matrix("neighbours")
