@@ -130,7 +130,8 @@ class Run:
         return [self._contest.time(self.options.rounds)]
 
     def kernels(self) -> list[Table]:
-        return [self._contest.compute(self.options.rounds)]
+        rounds = max(3, self.options.rounds // 3)  # kernels hardly vary, and the profiler is slow
+        return [self._contest.compute(rounds)]
 
     def vram(self) -> list[Table]:
         return [self._contest.occupy()]

@@ -46,7 +46,8 @@ def write_tiny_hypernetwork(path: Path, *, seed: int = 0) -> None:
         for _ in ("keys", "values")
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"layer_structure": [1, 1], "name": path.stem, width: layers}, path)
+    saved = {"layer_structure": [1, 1], "name": path.stem, width: layers}
+    torch.save(saved, path, _use_new_zipfile_serialization=False)  # today's torch adds files that the WebUI refuses
 
 
 def write_tiny_t2i_adapter(path: Path, *, seed: int = 0) -> None:
