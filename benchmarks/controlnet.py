@@ -76,6 +76,11 @@ class ControlNet:
                         self._hook.call_ip(f"{2 * layer.index + 1}_{name}", embeds, "cpu")
 
     @property
+    def on_device(self) -> int:
+        """Bytes of keys and values, which it leaves where the UNet is."""
+        return sum(x.numel() * x.element_size() for x in self._kept.values())
+
+    @property
     def resident(self) -> int:
         """Bytes of the whole adapter, which it keeps in float32, and of the keys and values it has computed."""
         kept = [*self.model.parameters(), *self._kept.values()]
@@ -112,7 +117,7 @@ class LayerOfControlNet:
             self._pluggable.current_model = SimpleNamespace(cond_mark=mark, current_sampling_percent=0.5)
             for plug in self._plugs:
                 self._pluggable.hack_blk(self.attn2, plug.patch_forward(0, 0), type(self.attn2))
-            self.attn2.forward = _as_diffusers(self.attn2.forward)
+            self.attn2.forward = _as_diffusers(self.attn2)
 
         def leave() -> None:
             self._pluggable.clear_all_ip_adapter()
@@ -142,16 +147,20 @@ class LdmView:
     def speak_diffusers(self) -> None:
         """Let the forwards that the extension put in place be called as diffusers calls them."""
         for attn2 in self.modules:
-            attn2.forward = _as_diffusers(attn2.forward)
+            attn2.forward = _as_diffusers(attn2)
 
     def restore(self) -> None:
         for attn2 in self.modules:
             attn2.__dict__.pop("forward", None)
 
 
-def _as_diffusers(forward: Any) -> Any:
+def _as_diffusers(attn2: Any) -> Any:
+    """Called as diffusers calls it, and with the division that diffusers' attention ends with: the plain layer, which
+    it is compared with, makes it, too."""
+    forward = attn2.forward
+
     def called(hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
-        return forward(hidden_states, encoder_hidden_states)
+        return forward(hidden_states, encoder_hidden_states) / attn2.rescale_output_factor
 
     return called
 

@@ -95,9 +95,13 @@ def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) ->
 
 
 def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
-    """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`."""
+    """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`.
+
+    A GPU is not waited for: it still computes what came before, and a copy to CUDA takes the source along when asked.
+    """
     index = torch.tensor([int(is_cond) for is_cond in rows])
     key = torch.cat([unit.key for unit in units], 1)[index]
     scaled = torch.cat([unit.value * unit.scale for unit in units], 1)[index]
     laid = lay_out(key, scaled, heads, tuple(unit.key.shape[1] for unit in units))
-    return KeyValueStack(laid.key.to(like).contiguous(), laid.value.to(like).contiguous(), laid.lengths)
+    key, value = (x.contiguous().to(like, non_blocking=like.is_cuda) for x in (laid.key, laid.value))
+    return KeyValueStack(key, value, laid.lengths)
