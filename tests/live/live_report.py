@@ -44,7 +44,8 @@ def rows_of(report: pytest.TestReport) -> Iterator[Row]:
     noted = dict(report.user_properties)
     if PLACE not in noted:
         return
-    yield from noted.get(ROWS, [])
+    if report.when == "call":
+        yield from noted.get(ROWS, [])
     name, seen = name_of(report.nodeid), str(noted.get(SEEN, ""))
     if report.failed:
         yield Row(noted[PLACE], name, f"FAILS in {report.when}", _last_line(report))
