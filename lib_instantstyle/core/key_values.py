@@ -97,7 +97,7 @@ def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) ->
 def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
     """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`.
 
-    A GPU is not waited for: it still computes what came before, and a copy to CUDA takes the source along when asked.
+    CUDA takes a copy's source along before it returns, so nobody waits for what the GPU still computes.
     """
     index = torch.tensor([int(is_cond) for is_cond in rows])
     key = torch.cat([unit.key for unit in units], 1)[index]
