@@ -83,15 +83,6 @@ class Contest:
         note = f"Time of all kernels of {self.bench.steps} UNet calls, {rounds} rounds; median (quartiles)."
         return self._table("computed by the GPU", kernels, rounds, note)
 
-    def _begun(self, subject: Subject) -> Subject:
-        """After the first call of a job: what is laid out in it serves all others."""
-
-        def enter() -> None:
-            subject.enter()
-            self.bench.call()
-
-        return Subject(enter, subject.leave)
-
     def occupy(self) -> Table:
         """Memory on the GPU above the plain UNet's: what stays for the job, and how much more a call takes."""
         if not self.on_gpu:
@@ -122,6 +113,15 @@ class Contest:
         timings = compare(subjects, self.bench.run, rounds, meter)
         rows = {name: {"time against plain": one.ratio, "seconds": one.seconds} for name, one in timings.items()}
         return Table(name, {"time against plain": ".4f", "seconds": ".4f"}, {**rows, **self.missing}, note)
+
+    def _begun(self, subject: Subject) -> Subject:
+        """After the first call of a job: what is laid out in it serves all others."""
+
+        def enter() -> None:
+            subject.enter()
+            self.bench.call()
+
+        return Subject(enter, subject.leave)
 
 
 def contest(bench: Bench, adapter: dict[str, dict[str, Tensor]], controlnet: Path | None) -> Contest:

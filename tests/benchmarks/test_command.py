@@ -14,16 +14,17 @@ from benchmarks.__main__ import main
 from benchmarks.controlnet import why_missing
 from benchmarks.layers import Point
 
-TINY = ["--size", "tiny", "--device", "cpu", "--rounds", "1", "--sections", "memory,starting,growth"]
+TINY = ["--size", "tiny", "--device", "cpu", "--rounds", "1", "--steps", "1", "--pixels", "64"]
+SECTIONS = ["--sections", "memory,starting,growth,sampling,kernels,vram"]
 
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Sections that are quick at tiny sizes, without ControlNet."""
+    """Sections that measure, at tiny sizes and without ControlNet."""
     monkeypatch.delenv("CONTROLNET_DIR", raising=False)
     points = {"64 px": Point(pixels=64), "128 px": Point(pixels=128)}
     monkeypatch.setattr(layers, "SERIES", {"side of the picture": points})
-    assert main([*TINY, "--json", str(tmp_path / "numbers.json")]) == 0
+    assert main([*TINY, *SECTIONS, "--json", str(tmp_path / "numbers.json")]) == 0
     data = json.loads((tmp_path / "numbers.json").read_text("utf-8"))
     said = capsys.readouterr().out
     assert data["machine"] in said
@@ -41,6 +42,9 @@ def test_every_section_answers_and_says_what_it_could_not_run(tables: dict[str, 
     assert preparing["style"]["MiB read of the file"] < preparing["original"]["MiB read of the file"]
     assert len(tables["until the first step"]) == 6
     assert set(tables["growth: side of the picture"]["64 px"]) == {"plain, ms", "ours", "diffusers"}
+    assert len(tables["sampling"]) == 9  # the plain UNet, four of ours, three of diffusers, and ControlNet's excuse
+    for name in ("computed by the GPU", "memory of the GPU"):
+        assert "GPU" in tables[name]["all"]["not run"]
 
 
 def test_a_section_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
