@@ -98,8 +98,8 @@ class Contest:
 
     def _occupied(self, subject: Subject) -> tuple[int, int]:
         """Bytes that are taken between two calls, and at the peak of one on top of them."""
-        subject.enter()
         try:
+            subject.enter()
             self.bench.run()
             between = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()

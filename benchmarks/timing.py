@@ -40,7 +40,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: `enter` puts it in place, `leave` takes it away, neither is timed.
+    """Something to time: `enter` puts it in place, `leave` takes it away, also what was put in place in part.
+
+    Neither is timed.
 
     `work` is what is timed; where it is None, what all subjects have in common.
     """
@@ -100,8 +102,8 @@ def compare(
 
 
 def _seconds(subject: Subject, work: Callable[[], object], meter: Meter) -> float:
-    subject.enter()
     try:
+        subject.enter()
         return meter(subject.work or work)
     finally:
         subject.leave()

@@ -63,6 +63,13 @@ def test_a_subject_is_taken_away_when_its_work_fails() -> None:
     assert left == [True]
 
 
+def test_a_subject_is_taken_away_when_it_came_in_part() -> None:
+    left: list[bool] = []
+    with pytest.raises(ZeroDivisionError):
+        compare({"a": Subject(enter=lambda: 1 / 0, leave=lambda: left.append(True))}, lambda: None, 1)
+    assert left == [True]
+
+
 def test_on_a_processor_only_work_counts_and_not_waiting_for_others() -> None:
     assert processor(lambda: time.sleep(0.2)) < 0.1 < wall(lambda: time.sleep(0.2))
 
