@@ -60,17 +60,8 @@ def running(webui: Path, data: Path, *arguments: str) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "webui.py",
-        "--data-dir",
-        data,
-        *ARGUMENTS,
-        *USUAL.arguments,
-        *arguments,
-        "--port",
-        str(port),
-    ]
+    flags = (*ARGUMENTS, *USUAL.arguments, *arguments, "--port", str(port))
+    command = [sys.executable, "webui.py", "--data-dir", data, *flags]
     environment = {**os.environ, **ENVIRONMENT, "COMMANDLINE_ARGS": "", "OMP_NUM_THREADS": "1"}
     log = data / "server.log"
     with log.open("wb") as output:
