@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.core.blocks import attention_layers, ldm_name
+from lib_instantstyle.units.blocks import attention_layers, ldm_name
 
 from .models import EMBED_DIM
 from .timing import Subject

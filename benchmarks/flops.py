@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib_instantstyle.core.attention import ModelCall, StyledLayer
-from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.key_values import ImageKeyValue
-from lib_instantstyle.core.routing import route
-from lib_instantstyle.core.schedule import Window
-from lib_instantstyle.core.units import StyleUnit
+from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.units.blocks import attention_layers
+from lib_instantstyle.units.routing import route
+from lib_instantstyle.units.schedule import Window
+from lib_instantstyle.units.unit import StyleUnit
 
 from .models import Size, adapter_tensors, make_unet, marks, unet_inputs
 from .peers import SCALES, DiffusersAdapter

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from lib_instantstyle.core.attention import ModelCall, StyledLayer
-from lib_instantstyle.core.key_values import ImageKeyValue
-from lib_instantstyle.core.schedule import Window
+from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.units.schedule import Window
 
 from .controlnet import LayerOfControlNet, why_missing
 from .flops import META, flops

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lib_instantstyle.core.tensor_files import SafetensorsFile
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.files.tensor_files import SafetensorsFile
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.unit import StyleUnit
 from tests.tiny.host import TinyHost
 
 from .controlnet import ControlNet, ControlNetMissing

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from lib_instantstyle.core.blocks import attention_layers
+from lib_instantstyle.units.blocks import attention_layers
 
 EMBED_DIM = 1280  # of ViT-bigG
 TEXT_TOKENS = 77

@@ -12,8 +12,8 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.unit import StyleUnit
 from tests.tiny.host import TinyHost
 
 from .controlnet import ControlNet, ControlNetMissing

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from lib_instantstyle.core.clip_vision import preprocess
-from lib_instantstyle.core.routing import STYLE_BLOCK
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.files.image_encoders import preprocess
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.routing import STYLE_BLOCK
+from lib_instantstyle.units.unit import StyleUnit
 
 from .controlnet import ControlNet, ControlNetMissing
 from .memory import Files

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.units.errors import InstantStyleError
 
 from .setups import add_setup_options, open_setup
 from .show import show

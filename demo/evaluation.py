@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from lib_instantstyle.core.errors import InstantStyleError
+from lib_instantstyle.units.errors import InstantStyleError
 
 from .scores import Mean, scores
 from .setups import Setup, add_setup_options, open_setup

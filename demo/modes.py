@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_instantstyle.core.units import StyleUnit
+from lib_instantstyle.units.unit import StyleUnit
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_instantstyle.cli.references import open_picture
-from lib_instantstyle.core.errors import InstantStyleError
-from lib_instantstyle.hosts.standalone import Checkpoint, StandaloneHost
+from lib_instantstyle.standalone import Checkpoint, StandaloneHost
+from lib_instantstyle.standalone.cli.references import open_picture
+from lib_instantstyle.units.errors import InstantStyleError
 
 from .trials import Sampling, Trial, held_out_trials
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib_instantstyle.core.clip_vision import inspect_encoder
-from lib_instantstyle.core.content import Content, remove
-from lib_instantstyle.core.patch_content import PATCH_METHODS, PatchRemoval, remove_from_patches
-from lib_instantstyle.core.patch_head import PatchHead, read_patch_head
+from lib_instantstyle.files.image_encoders import inspect_encoder
+from lib_instantstyle.reference.content import Content, remove
+from lib_instantstyle.reference.patch_content import PATCH_METHODS, PatchRemoval, remove_from_patches
+from lib_instantstyle.reference.patch_head import PatchHead, read_patch_head
 
 from .world.clip import pixel_values, trained_towers
 from .world.dataset import pictures, scenes

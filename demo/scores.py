@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from lib_instantstyle.analysis import Analyst
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.reference.analysis import Analyst
+from lib_instantstyle.standalone import StandaloneHost
 
 from .modes import ORIGINAL_REMOVED
 from .trials import Trial

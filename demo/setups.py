@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lib_instantstyle.core.errors import InstantStyleError
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.units.errors import InstantStyleError
 
 from .modes import Mode
 from .own_models import NEEDS_MODEL, add_options, open_own, own_sampling, own_trials

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lib_instantstyle.core.blocks import SDXL_BLOCKS
-from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
+from lib_instantstyle.units.blocks import SDXL_BLOCKS
+from lib_instantstyle.units.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
 from .modes import ORIGINAL, ORIGINAL_REMOVED, PLAIN, STYLE, STYLE_REMOVED, Mode
 

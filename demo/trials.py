@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.standalone import StandaloneHost
 
 from .modes import Mode
 from .world.drawing import draw

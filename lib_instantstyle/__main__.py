@@ -2,7 +2,7 @@
 
 import sys
 
-from .cli.app import main
+from .standalone.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

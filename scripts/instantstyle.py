@@ -3,14 +3,14 @@
 from contextlib import contextmanager
 
 from lib_instantstyle import __version__
-from lib_instantstyle.api import add_endpoints
-from lib_instantstyle.core.errors import explained
-from lib_instantstyle.hosts.a1111_analysis import measure_result
-from lib_instantstyle.hosts.a1111_job import Refusal, live_job, write_infotext
-from lib_instantstyle.ui.arguments import requested_units
-from lib_instantstyle.ui.panel import Panel
-from lib_instantstyle.ui.settings import add_settings
-from lib_instantstyle.ui.xyz_grid import TITLE, add_axes, in_cell
+from lib_instantstyle.units.errors import explained
+from lib_instantstyle.webui.api import add_endpoints
+from lib_instantstyle.webui.arguments import requested_units
+from lib_instantstyle.webui.job import Refusal, live_job, write_infotext
+from lib_instantstyle.webui.measuring import measure_result
+from lib_instantstyle.webui.panel.panel import Panel
+from lib_instantstyle.webui.settings import add_settings
+from lib_instantstyle.webui.xyz_grid import TITLE, add_axes, in_cell
 from modules import script_callbacks, scripts, shared
 
 job = live_job()

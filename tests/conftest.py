@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
 
 from .tiny import TinyHost, base_adapter, plus_adapter, save_adapter, sdxl_unet, vision_model
 from .tiny.clip import HIDDEN, POOLED

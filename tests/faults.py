@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.core.errors import InstantStyleError
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.errors import InstantStyleError
+from lib_instantstyle.units.unit import StyleUnit
 
 from .jobs import attach, hooked_layers, run, unit
 from .tiny import TinyHost, sdxl_unet

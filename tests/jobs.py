@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.blocks import attention_layers
+from lib_instantstyle.units.unit import StyleUnit
 
 from .tiny import TinyHost, picture, sdxl_unet, unet_inputs
 

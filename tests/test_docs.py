@@ -6,11 +6,11 @@ import re
 import shlex
 from pathlib import Path
 
-from lib_instantstyle.cli.app import parser
-from lib_instantstyle.cli.doctor import NEEDED
-from lib_instantstyle.core.fields import Choice, Number
-from lib_instantstyle.core.units import FIELDS
-from lib_instantstyle.hosts.downloads import DOWNLOADS
+from lib_instantstyle.files.downloads import DOWNLOADS
+from lib_instantstyle.standalone.cli.app import parser
+from lib_instantstyle.standalone.cli.doctor import NEEDED
+from lib_instantstyle.units.fields import Choice, Number
+from lib_instantstyle.units.unit import FIELDS
 
 ROOT = Path(__file__).parents[1]
 

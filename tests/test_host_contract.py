@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from lib_instantstyle.core.blocks import SDXL_BLOCKS, attention_layers
-from lib_instantstyle.core.clip_vision import Feature
-from lib_instantstyle.core.errors import AdapterNotFoundError, EncoderNotFoundError, TextTowerNotFoundError
-from lib_instantstyle.hosts.protocol import Host
-from lib_instantstyle.hosts.standalone import StandaloneHost
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.files.image_encoders import Feature
+from lib_instantstyle.reference.host import Host
+from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.blocks import SDXL_BLOCKS, attention_layers
+from lib_instantstyle.units.errors import AdapterNotFoundError, EncoderNotFoundError, TextTowerNotFoundError
 
 from .jobs import STYLE, hooked_layers, unit
 from .tiny import TinyHost, sdxl_unet, unet_inputs

@@ -10,7 +10,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import nn
 
-from lib_instantstyle.core.blocks import SDXL_BLOCKS, SDXL_DEPTHS, number_layers
+from lib_instantstyle.units.blocks import SDXL_BLOCKS, SDXL_DEPTHS, number_layers
 
 from . import models, packing, prompts, words
 from .clip import trained_towers

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
+from lib_instantstyle.units.blocks import attention_layers
+from lib_instantstyle.units.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
 from .clip import trained_towers
 from .prompts import Prompts, read_prompts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.standalone import StandaloneHost
 
 from . import assembly
 from .clip import trained_towers

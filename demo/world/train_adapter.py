@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_instantstyle.training import Settings
-from lib_instantstyle.training import train as train_adapter
+from lib_instantstyle.standalone.training import Settings
+from lib_instantstyle.standalone.training import train as train_adapter
 
 from . import packing, train_latents
 from .assembly import ADAPTER, pipeline

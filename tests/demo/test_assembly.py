@@ -12,10 +12,10 @@ from demo.world import assembly, export, packing
 from demo.world.clip import trained_towers
 from demo.world.host import open_world
 from demo.world.prompts import SAID, TAILS, read_prompts
-from lib_instantstyle.core.blocks import SDXL_DEPTHS, attention_layers
-from lib_instantstyle.core.checkpoint import inspect_adapter
-from lib_instantstyle.hosts.standalone import Checkpoint
-from lib_instantstyle.hosts.standalone.models import open_pipeline
+from lib_instantstyle.files.adapters import inspect_adapter
+from lib_instantstyle.standalone import Checkpoint
+from lib_instantstyle.standalone.models import open_pipeline
+from lib_instantstyle.units.blocks import SDXL_DEPTHS, attention_layers
 
 CAPTIONS = ["a house", "a large boat on the left, candy colors, mosaic"]
 SIZES = torch.tensor([[128.0, 128, 0, 0, 128, 128]] * 2)

@@ -12,8 +12,8 @@ import torch
 from demo.world import assembly, captions
 from demo.world.dataset import scenes
 from demo.world.scenes import Scene
-from lib_instantstyle.core.blocks import attention_layers
-from lib_instantstyle.core.routing import LAYOUT_BLOCK, STYLE_BLOCK
+from lib_instantstyle.units.blocks import attention_layers
+from lib_instantstyle.units.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
 SCENE = Scene("house", "left", "small", "sunset", "hatched")
 STYLE_WORDS, LAYOUT_WORDS = ("sunset colors", "hatched"), ("small", "on the left")

@@ -19,7 +19,7 @@ from demo.sweeps import points
 from demo.trials import Sampling, held_out_trials, pictures_of
 from demo.world import export
 from demo.world.host import open_world
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.standalone import StandaloneHost
 
 from .conftest import needs_sheet
 

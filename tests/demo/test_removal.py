@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from demo import removal
-from lib_instantstyle.core.patch_content import PATCH_METHOD
+from lib_instantstyle.reference.patch_content import PATCH_METHOD
 
 Points = dict[tuple[str, float], removal.Point]
 

@@ -13,8 +13,8 @@ from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
 from demo.trials import WorldTrial, held_out_trials
 from demo.world.drawing import draw
 from demo.world.scenes import Scene
-from lib_instantstyle.core.blocks import SDXL_BLOCKS, SDXL_LAYERS
-from lib_instantstyle.core.routing import route
+from lib_instantstyle.units.blocks import SDXL_BLOCKS, SDXL_LAYERS
+from lib_instantstyle.units.routing import route
 
 from .conftest import needs_sheet
 

@@ -8,7 +8,7 @@ import torch
 from demo.world import clip, dataset
 from demo.world.drawing import draw
 from demo.world.scenes import SUBJECTS
-from lib_instantstyle.vocabulary import best_words, vocabulary
+from lib_instantstyle.reference.vocabulary import best_words, vocabulary
 
 SHOWN = 100
 

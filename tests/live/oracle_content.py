@@ -56,7 +56,7 @@ def _projected(world: World, content: Content, e: Tensor, things: Tensor) -> Ten
 
 def _automatic(world: World, content: Content, e: Tensor, things: Tensor) -> Tensor:
     """One phrase: λ = 1 − τ‖r‖/(a√(1 − τ²)), with τ the median cosine of e with unrelated texts."""
-    from lib_instantstyle.core.phrases import PROBES  # the texts are the project's choice, not its arithmetic
+    from lib_instantstyle.units.phrases import PROBES  # the texts are the project's choice, not its arithmetic
 
     (t,) = things
     unit, probes = t / t.norm(), torch.stack(text_embeddings(world, PROBES, content.tower))

@@ -70,7 +70,7 @@ def test_phrases_are_told_before_and_after(webui, world):
 
 
 def test_words_have_their_cosines_and_are_read_once(webui, world, monkeypatch):
-    from lib_instantstyle.hosts.a1111 import A1111Host
+    from lib_instantstyle.webui.hosts.a1111 import A1111Host
 
     first = analyze(webui, words=10).json()
     e = image_embedding(world, picture(0))
@@ -170,7 +170,7 @@ def test_every_picture_of_a_batch_has_its_own_measure_and_the_grid_none(webui):
 
 
 def test_a_failing_measure_costs_no_picture(webui, monkeypatch):
-    from lib_instantstyle.analysis import Analyst
+    from lib_instantstyle.reference.analysis import Analyst
 
     def fail(*args):
         raise RuntimeError("the plug was pulled")

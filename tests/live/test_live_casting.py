@@ -25,7 +25,7 @@ def autocast():
 def test_keys_and_values_are_the_same_whatever_the_webui_casts(webui, monkeypatch, casting, adapter):
     from torch import nn
 
-    from lib_instantstyle.hosts.a1111_job import StyleJob, live_job
+    from lib_instantstyle.webui.job import StyleJob, live_job
 
     attach, own = StyleJob._attach, nn.Linear.forward
 

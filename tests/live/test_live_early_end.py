@@ -16,8 +16,8 @@ BATCH = {"n_iter": 2, "steps": 3}
 
 def refusing_once(call: int):
     """The host's `unet`, which refuses on one call: a job asks when it plans, when it attaches, and at each step."""
-    from lib_instantstyle.core.errors import IncompatibleModelError
-    from lib_instantstyle.hosts.a1111 import A1111Host
+    from lib_instantstyle.units.errors import IncompatibleModelError
+    from lib_instantstyle.webui.hosts.a1111 import A1111Host
 
     ask, asked = A1111Host.unet, []
 

@@ -38,10 +38,10 @@ def failing(owner: Any, name: str, call: int, error: type[Exception] = PlugError
 
 def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
     """Where a job may fail: whose method, and at which of its calls; the style block has ten layers."""
-    from lib_instantstyle.core.attention import StyledLayer
-    from lib_instantstyle.hosts import a1111_job
-    from lib_instantstyle.hosts.a1111 import A1111Host
-    from lib_instantstyle.session import StyleSession
+    from lib_instantstyle.style.attention import StyledLayer
+    from lib_instantstyle.style.session import StyleSession
+    from lib_instantstyle.webui import job as a1111_job
+    from lib_instantstyle.webui.hosts.a1111 import A1111Host
 
     every_step = tuple(range(1, STEPS + 1))
     return {
@@ -78,7 +78,7 @@ def nothing_kept():
 
 def forget():
     """Embeddings, keys and values of earlier jobs would keep a stage from being reached."""
-    from lib_instantstyle.hosts.a1111_job import live_job
+    from lib_instantstyle.webui.job import live_job
 
     live_job().session._kept.clear()
     store = live_job().host.embed_store
@@ -109,8 +109,8 @@ def test_an_exception_in_our_part_stops_the_job_and_harms_no_other(webui, undist
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, MemoryError])
 def test_memory_that_runs_out_says_so_and_harms_no_other(webui, undisturbed, error):
-    from lib_instantstyle.core import attention
-    from lib_instantstyle.core.checkpoint import Adapter
+    from lib_instantstyle.files.adapters import Adapter
+    from lib_instantstyle.style import attention
 
     for owner, method, call in (
         (Adapter, "to_k_ip", 1),
@@ -126,7 +126,7 @@ def test_memory_that_runs_out_says_so_and_harms_no_other(webui, undisturbed, err
 
 @pytest.mark.parametrize("name", ["end", "detach"])
 def test_an_exception_while_clearing_up_costs_no_picture(webui, undisturbed, name):
-    from lib_instantstyle.hosts.a1111_job import StyleJob
+    from lib_instantstyle.webui.job import StyleJob
 
     for call in (1, 2, 3):
         with failing(StyleJob, name, call):
@@ -135,7 +135,7 @@ def test_an_exception_while_clearing_up_costs_no_picture(webui, undisturbed, nam
 
 
 def test_an_exception_in_measuring_costs_the_measure_only(webui, undisturbed):
-    from lib_instantstyle.analysis import Analyst
+    from lib_instantstyle.reference.analysis import Analyst
 
     with failing(Analyst, "measure", 1):
         job = webui.txt2img(UNIT, **SETTINGS, options={"instantstyle_measure": True})
@@ -163,8 +163,8 @@ def test_another_script_that_fails_costs_us_nothing(webui, undisturbed, method):
 
 def test_a_style_that_ends_early_says_so_in_the_infotext(webui):
     """Clients of the API see no comments."""
-    from lib_instantstyle.core.errors import IncompatibleModelError
-    from lib_instantstyle.hosts.a1111 import A1111Host
+    from lib_instantstyle.units.errors import IncompatibleModelError
+    from lib_instantstyle.webui.hosts.a1111 import A1111Host
 
     with failing(A1111Host, "unet", 4, IncompatibleModelError):
         job = webui.txt2img(UNIT, **SETTINGS)
@@ -175,7 +175,7 @@ def test_a_style_that_ends_early_says_so_in_the_infotext(webui):
 
 def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undisturbed):
     """As a script that runs another job between two steps, or "Reload UI" meanwhile."""
-    from lib_instantstyle.hosts.a1111_job import live_job
+    from lib_instantstyle.webui.job import live_job
 
     calls = []
 
@@ -196,8 +196,8 @@ def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undist
 
 @pytest.mark.parametrize("looks", ["_analyse", "_follow"])
 def test_an_exception_in_analysing_is_told_where_the_leak_meter_stands(webui, looks):
-    from lib_instantstyle.analysis import Analyst
-    from lib_instantstyle.ui.content_analysis import ContentAnalysis
+    from lib_instantstyle.reference.analysis import Analyst
+    from lib_instantstyle.webui.panel.content_analysis import ContentAnalysis
 
     read, steered = (picture(0), None, "auto", None), ("a rabbit", 0.5, "subtract", False)
     asked = {"_analyse": (lambda *_, **__: None, *read, *steered), "_follow": (read, *steered)}

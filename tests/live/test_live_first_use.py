@@ -13,8 +13,8 @@ from live_world import make_world, picture
 
 # Another extension, which makes the panel offer the tiny files from this machine in place of the published ones.
 LOCAL_FILES = """
-from lib_instantstyle.hosts.downloads import Download
-from lib_instantstyle.ui import readiness
+from lib_instantstyle.files.downloads import Download
+from lib_instantstyle.webui.panel import readiness
 readiness.FIRST_ADAPTER = Download("adapter.safetensors", "adapter", "{url}/adapter", {sizes[0]}, "{hashes[0]}")
 readiness.FIRST_ENCODER = Download("encoder.safetensors", "encoder", "{url}/encoder", {sizes[1]}, "{hashes[1]}")
 """

@@ -17,8 +17,8 @@ from diffusers.loaders import IPAdapterMixin
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.unit import StyleUnit
 
 from ..tiny import TinyHost, base_adapter, picture, save_adapter, sdxl_unet, unet_inputs, vision_model
 from ..tiny.clip import POOLED, image_processor

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.style.session import StyleSession
 
 from ..tiny import TinyHost, unet_inputs
 from .test_diffusers import NAMES, ROUTES, ROWS, Theirs, ours, unit

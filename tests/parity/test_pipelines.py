@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib_instantstyle.core.units import StyleUnit
-from lib_instantstyle.hosts.standalone import StandaloneHost
+from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.units.unit import StyleUnit
 
 from ..tiny import base_adapter, picture, plus_adapter, save_adapter, vision_model
 from ..tiny.clip import HIDDEN, POOLED, image_processor

@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lib_instantstyle.hosts.standalone import Job, StandaloneHost
-from lib_instantstyle.session import StyleSession
+from lib_instantstyle.standalone import Job, StandaloneHost
+from lib_instantstyle.style.session import StyleSession
 
 from ..tiny import base_adapter, plus_adapter, save_adapter, vision_model
 from ..tiny.clip import HIDDEN, POOLED

@@ -14,15 +14,15 @@ import huggingface_hub
 import pytest
 import torch
 
-from lib_instantstyle import embedding
-from lib_instantstyle.analysis import Analyst
-from lib_instantstyle.analysis_json import answer, read_request
-from lib_instantstyle.cli.app import FAILED, OK, REFUSED, main
-from lib_instantstyle.core.clip_text import TextTower
-from lib_instantstyle.core.errors import IncompatibleModelError
-from lib_instantstyle.core.tensor_files import SafetensorsFile
-from lib_instantstyle.hosts.standalone import StandaloneHost, reading
-from lib_instantstyle.hosts.standalone import models as opening
+from lib_instantstyle.files.tensor_files import SafetensorsFile
+from lib_instantstyle.files.text_towers import TextTower
+from lib_instantstyle.reference import embedding
+from lib_instantstyle.reference.analysis import Analyst
+from lib_instantstyle.reference.analysis_json import answer, read_request
+from lib_instantstyle.standalone import StandaloneHost, reading
+from lib_instantstyle.standalone import models as opening
+from lib_instantstyle.standalone.cli.app import FAILED, OK, REFUSED, main
+from lib_instantstyle.units.errors import IncompatibleModelError
 
 from ..tiny import clip_model, picture
 from ..tiny.pipelines import tokenizer

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lib_instantstyle.cli.app import OK, main
-from lib_instantstyle.cli.batch import Setting
-from lib_instantstyle.hosts.standalone.files import NamedFiles
-from lib_instantstyle.hosts.standalone.models import Checkpoint, Model
+from lib_instantstyle.standalone.cli.app import OK, main
+from lib_instantstyle.standalone.cli.batch import Setting
+from lib_instantstyle.standalone.files import NamedFiles
+from lib_instantstyle.standalone.models import Checkpoint, Model
 
 from ..tiny import clip_model, picture
 from ..tiny.pipelines import tokenizer

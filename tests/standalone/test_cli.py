@@ -18,10 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_instantstyle.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
-from lib_instantstyle.core.errors import StyleNotAppliedError, UnitError
-from lib_instantstyle.hosts.standalone import StandaloneHost
-from lib_instantstyle.hosts.standalone import models as opening
+from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.standalone import models as opening
+from lib_instantstyle.standalone.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
+from lib_instantstyle.units.errors import StyleNotAppliedError, UnitError
 
 from ..published import install
 from ..tiny import picture
@@ -240,7 +240,7 @@ def test_where_memory_ends_a_command_names_its_own_options(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = {"inspect": "inspecting", "train": "training"}.get(command, command)
-    monkeypatch.setattr(f"lib_instantstyle.cli.{module}.run", lambda _: (_ for _ in ()).throw(MEMORY))
+    monkeypatch.setattr(f"lib_instantstyle.standalone.cli.{module}.run", lambda _: (_ for _ in ()).throw(MEMORY))
     needed = {"stylize": STYLIZE, "analyze": ANALYZE, "train": TRAIN, "inspect": ["file"], "doctor": []}
     assert main([command, *needed[command]]) == FAILED
     named = set(re.findall(r"--[a-z-]+", capsys.readouterr().err))

@@ -11,11 +11,11 @@ import torch
 from diffusers import EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
-from lib_instantstyle.core.errors import IncompatibleModelError
-from lib_instantstyle.hosts.standalone import Checkpoint
-from lib_instantstyle.hosts.standalone.file_marks import obeying_marks
-from lib_instantstyle.hosts.standalone.models import open_pipeline
-from lib_instantstyle.training.recipe import NoiseSchedule
+from lib_instantstyle.standalone import Checkpoint
+from lib_instantstyle.standalone.file_marks import obeying_marks
+from lib_instantstyle.standalone.models import open_pipeline
+from lib_instantstyle.standalone.training.recipe import NoiseSchedule
+from lib_instantstyle.units.errors import IncompatibleModelError
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
 

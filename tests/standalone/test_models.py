@@ -14,20 +14,20 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from lib_instantstyle.core.checkpoint import inspect_adapter
-from lib_instantstyle.core.errors import (
+from lib_instantstyle.files.adapters import inspect_adapter
+from lib_instantstyle.standalone import Checkpoint, Job, StandaloneHost
+from lib_instantstyle.standalone import models as opening
+from lib_instantstyle.standalone.identities import description_identity
+from lib_instantstyle.standalone.layout import check_model
+from lib_instantstyle.standalone.training import Settings
+from lib_instantstyle.standalone.training.materials import Place, open_frozen
+from lib_instantstyle.units.errors import (
     AdapterNotFoundError,
     CheckpointError,
     EncoderNotFoundError,
     IncompatibleModelError,
     InstantStyleError,
 )
-from lib_instantstyle.hosts.standalone import Checkpoint, Job, StandaloneHost
-from lib_instantstyle.hosts.standalone import models as opening
-from lib_instantstyle.hosts.standalone.identities import description_identity
-from lib_instantstyle.hosts.standalone.layout import check_model
-from lib_instantstyle.training import Settings
-from lib_instantstyle.training.materials import Place, open_frozen
 
 from ..jobs import unit
 from ..tiny import sd15_unet
@@ -191,7 +191,7 @@ def test_without_diffusers_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_controlnet_file_opens_from_its_folder_only(models: Path, tmp_path: Path) -> None:
-    from lib_instantstyle.hosts.standalone.models import open_controlnet
+    from lib_instantstyle.standalone.models import open_controlnet
 
     (file,) = (models / "controlnet").glob("*.safetensors")
     at = torch.device("cpu"), torch.float32

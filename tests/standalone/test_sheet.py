@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_instantstyle.cli.references import read_references
-from lib_instantstyle.cli.sheet import THUMBNAIL, Cell, Index
+from lib_instantstyle.standalone.cli.references import read_references
+from lib_instantstyle.standalone.cli.sheet import THUMBNAIL, Cell, Index
 
 from ..tiny import picture
 

@@ -13,17 +13,17 @@ import torch
 from diffusers import HeunDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
 
-from lib_instantstyle.core.attention import StyledLayer
-from lib_instantstyle.core.errors import (
+from lib_instantstyle.standalone import Job, StandaloneHost
+from lib_instantstyle.standalone.calls import rows_of_batch
+from lib_instantstyle.style.attention import StyledLayer
+from lib_instantstyle.units.errors import (
     IncompatibleModelError,
     InstantStyleError,
     StyleNotAppliedError,
     TextTowerNotFoundError,
     UnitError,
 )
-from lib_instantstyle.core.infotext import units_in
-from lib_instantstyle.hosts.standalone import Job, StandaloneHost
-from lib_instantstyle.hosts.standalone.calls import rows_of_batch
+from lib_instantstyle.units.infotext import units_in
 
 from ..jobs import unit
 from ..tiny import picture

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.core.checkpoint import AdapterInfo
-from lib_instantstyle.core.clip_text import TextTowerInfo, Tokenizer
-from lib_instantstyle.core.clip_vision import EncoderInfo, Feature
-from lib_instantstyle.core.embed_store import EmbedStore
-from lib_instantstyle.hosts.model_files import ModelFiles
+from lib_instantstyle.files.adapters import AdapterInfo
+from lib_instantstyle.files.image_encoders import EncoderInfo, Feature
+from lib_instantstyle.files.installed import ModelFiles
+from lib_instantstyle.files.text_towers import TextTowerInfo, Tokenizer
+from lib_instantstyle.reference.store import EmbedStore
 
 from .clip import POOLED
 

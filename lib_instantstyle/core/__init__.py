@@ -1,1 +1,0 @@
-"""The method itself: tensors, files, units and plans. Knows neither a WebUI nor gradio."""

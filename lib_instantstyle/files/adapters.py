@@ -1,0 +1,245 @@
+"""IP-Adapter files: told apart by keys, sized by shapes, refused by name. File names mean nothing here.
+
+Layouts and their sources: docs/checkpoints.md. A file's tensors come in two groups, the image projection and the
+layers, under one of two prefixes each; inside the layers, `{2n+1}.to_k_ip.weight` belongs to layer n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..units.blocks import SD15_BLOCKS, Layer
+from ..units.errors import CheckpointError, IncompatibleModelError, UnknownBlockError
+from .image_encoders import Feature
+from .projections import ImageProjModel, Resampler
+from .tensor_files import TensorFile, few, open_tensors
+
+PROJECTION_PREFIXES = ("image_proj.", "image_proj_model.")
+LAYER_PREFIXES = ("ip_adapter.", "adapter_modules.")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter file is, read off its keys and shapes."""
+
+    path: Path
+    variant: str  # "base" or "plus"
+    feature: Feature  # what it eats
+    tokens: int  # for each picture
+    cross_attention_dim: int
+    layer_widths: dict[int, int]  # layer index → rows of to_k_ip; an adapter may carry only some layers
+    projection_names: dict[str, str]  # parameter → key in the file
+    layer_names: dict[str, str]  # "{2n+1}.to_k_ip.weight" → key in the file
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def check_fits(self, modules: Mapping[Layer, nn.Module]) -> None:
+        """Raise IncompatibleModelError unless every layer of the file fits the UNet it is to style."""
+        highest = max(self.layer_widths)
+        if highest >= len(modules):
+            raise IncompatibleModelError(
+                f"{self.path.name} has a layer number {highest + 1}, the loaded checkpoint only {len(modules)} "
+                "cross-attention layers. Choose an adapter made for this checkpoint's family.",
+                "adapter",
+            )
+        for layer, module in modules.items():
+            self._check_layer(layer, module)
+
+    def _check_layer(self, layer: Layer, attn2: Any) -> None:
+        expected = tuple(attn2.to_k.weight.shape)
+        given = (self.layer_widths.get(layer.index, expected[0]), self.cross_attention_dim)
+        if given != expected:
+            raise IncompatibleModelError(
+                f"{self.path.name} does not fit the loaded checkpoint: at {layer.names[0]} it has "
+                f"{given[0]}×{given[1]}, the checkpoint {expected[0]}×{expected[1]}. Choose an SDXL adapter "
+                "(cross-attention width 2048) and an SDXL checkpoint.",
+                "adapter",
+            )
+
+    def check_carries(self, layers: Mapping[Layer, float]) -> None:
+        """Raise UnknownBlockError when a routed layer is not in the file."""
+        lacking = dict.fromkeys(layer.block for layer in layers if layer.index not in self.layer_widths)
+        if lacking:
+            raise UnknownBlockError(
+                f"{self.path.name} carries no layers for {', '.join(lacking)}: it was made for some blocks only. "
+                "Choose another preset, or an adapter with all blocks.",
+                "preset",
+            )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kind of file that is recognised and not supported."""
+
+    found_in: Callable[[Shapes, Shapes], bool]  # (projection, layers) → is it this kind?
+    name: str
+    reason: str
+
+
+def _context_width(layers: Shapes) -> int:
+    return next((shape[1] for name, shape in layers.items() if name.endswith("to_k_ip.weight")), 0)
+
+
+def _is_small_unets(layers: Shapes, context: int) -> bool:
+    """Whether the layers are those of an SD 1.5 or SD 2 UNet: sixteen at most, and of its context width."""
+    numbers = [int(name.partition(".")[0]) for name in layers if name.endswith("to_k_ip.weight")]
+    return _context_width(layers) == context and max(numbers) // 2 < len(SD15_BLOCKS)
+
+
+# Order matters: the more special kinds come first.
+REFUSALS = (
+    Refusal(
+        lambda p, a: any("_lora." in key for key in a) or any(key.startswith("perceiver_resampler.") for key in p),
+        "a FaceID adapter",
+        "it reads InsightFace face embeddings, which carry no style",
+    ),
+    Refusal(
+        lambda p, a: "norm.weight" in p and "proj.2.weight" in p,
+        "a FaceID portrait adapter",
+        "it reads InsightFace face embeddings, which carry no style",
+    ),
+    Refusal(
+        lambda p, a: p.get("proj_in.weight", (0, 0))[1] == 512,
+        "an InstantID adapter",
+        "it reads InsightFace face embeddings, which carry no style",
+    ),
+    Refusal(
+        lambda p, a: p.get("latents", (0, 0, 0))[2] == 2048,
+        "a Kolors adapter",
+        "it was trained for the Kolors model, whose text encoder is not SDXL's",
+    ),
+    Refusal(lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
+    Refusal(lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
+)
+CSGO_PREFIXES = ("style_image_proj.", "content_image_proj.")
+
+
+def inspect_adapter(path: Path) -> AdapterInfo:
+    """What the file at `path` is, from keys and shapes; no tensor is read. Raises CheckpointError with the reason."""
+    return identify(path, open_tensors(path).shapes)
+
+
+def identify(path: Path, shapes: Shapes) -> AdapterInfo:
+    """As `inspect_adapter`, from shapes alone."""
+    try:
+        return _identified(path, shapes)
+    except (IndexError, ValueError, ZeroDivisionError):
+        raise CheckpointError(f"{path.name} has names or shapes that no IP-Adapter has.") from None
+
+
+def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
+    projection_names, layer_names = _strip(shapes, PROJECTION_PREFIXES), _strip(shapes, LAYER_PREFIXES)
+    projection = {name: shapes[key] for name, key in projection_names.items()}
+    layers = {name: shapes[key] for name, key in layer_names.items()}
+    _refuse(path, shapes, projection, layers)
+    context = _context_width(layers)
+    variant, feature, tokens = _variant(path, projection, context)
+    widths = _layer_widths(path, layers, context)
+    if tokens < 1 or not widths:
+        raise ValueError("an adapter without tokens, or without a layer, would do nothing")
+    return AdapterInfo(path, variant, feature, tokens, context, widths, projection_names, layer_names)
+
+
+def _strip(shapes: Shapes, prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {key[len(prefix) :]: key for key in shapes for prefix in prefixes if key.startswith(prefix)}
+
+
+def _refuse(path: Path, shapes: Shapes, projection: Shapes, layers: Shapes) -> None:
+    if any(key.startswith(CSGO_PREFIXES) for key in shapes):
+        raise CheckpointError(f"{path.name} is a CSGO checkpoint: it needs its own attention layers, not IP-Adapter's.")
+    for refusal in REFUSALS:
+        if refusal.found_in(projection, layers):
+            raise CheckpointError(f"{path.name} is {refusal.name}: {refusal.reason}. Choose an SDXL IP-Adapter.")
+    if not any(name.endswith("to_k_ip.weight") for name in layers):
+        found = few(shapes) or "nothing"
+        raise CheckpointError(f"{path.name} is no IP-Adapter: it has no to_k_ip layers (found {found}, …).")
+
+
+def _variant(path: Path, projection: Shapes, context: int) -> tuple[str, Feature, int]:
+    if "proj.weight" in projection:
+        rows, width = projection["proj.weight"]
+        return "base", Feature("pooled", width), rows // context
+    if "latents" in projection and "proj_in.weight" in projection:
+        return "plus", Feature("hidden", projection["proj_in.weight"][1]), projection["latents"][1]
+    found = few(projection) or "none"
+    raise CheckpointError(
+        f"{path.name} has no image projection this extension knows (looked for image_proj.proj.weight and "
+        f"image_proj.latents; found {found})."
+    )
+
+
+def _layer_widths(path: Path, layers: Shapes, context: int) -> dict[int, int]:
+    widths = {}
+    for name in layers:
+        if name.endswith(".to_k_ip.weight"):
+            number = name.removesuffix(".to_k_ip.weight")
+            index, shape = int(number) // 2, (layers[name][0], context)
+            pair = layers[name], layers.get(f"{number}.to_v_ip.weight")
+            if pair != (shape, shape) or number != str(2 * index + 1) or index < 0:
+                raise CheckpointError(f"{path.name} is damaged: layer {number} has no to_v_ip to go with its to_k_ip.")
+            widths[index] = shape[0]
+    return widths
+
+
+class Adapter:
+    """An open adapter file. Tensors are read when asked for, as float32, and not kept."""
+
+    def __init__(self, info: AdapterInfo) -> None:
+        """Raises CheckpointError when the file is not there any more, or not the one that `info` tells of."""
+        self.info = info
+        self._file: TensorFile = open_tensors(info.path)
+        if identify(info.path, self._file.shapes) != info:
+            raise CheckpointError(
+                f"{info.path.name} was replaced by another file in the meantime. Start the job again."
+            )
+
+    def projection(self) -> nn.Module:
+        """The image projection with its weights, in eval mode. Raises CheckpointError when parts are missing or odd."""
+        names = self.info.projection_names
+        shapes = {name: self._file.shapes[key] for name, key in names.items()}
+        tensors = {name: self._read(key) for name, key in names.items()}
+        try:
+            with torch.device("meta"):
+                module = _empty_projection(self.info, shapes)
+                self._try(module)
+            module.load_state_dict(tensors, assign=True)
+        except (KeyError, RuntimeError, IndexError, ValueError) as error:
+            raise CheckpointError(f"The image projection in {self.info.path.name} is incomplete: {error}") from None
+        return module.eval().requires_grad_(False)
+
+    def _try(self, projection: nn.Module) -> None:
+        """Run it on shapes alone. Raises an error of torch's, or ValueError, when it cannot give what it should."""
+        width = self.info.feature.width
+        given = projection(torch.zeros((1, width) if self.info.variant == "base" else (1, 1, width)))
+        if given.shape != (1, self.info.tokens, self.info.cross_attention_dim):
+            raise ValueError(f"it gives {tuple(given.shape)}")
+
+    def to_k_ip(self, layer: Layer) -> Tensor:
+        """(layer width, cross_attention_dim)"""
+        return self._read(self.info.layer_names[f"{2 * layer.index + 1}.to_k_ip.weight"])
+
+    def to_v_ip(self, layer: Layer) -> Tensor:
+        """(layer width, cross_attention_dim)"""
+        return self._read(self.info.layer_names[f"{2 * layer.index + 1}.to_v_ip.weight"])
+
+    def _read(self, key: str) -> Tensor:
+        tensor = self._file.read(key).float()
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{self.info.path.name} is damaged: {key} holds values that are not numbers.")
+        return tensor
+
+
+def _empty_projection(info: AdapterInfo, shapes: Shapes) -> nn.Module:
+    if info.variant == "plus":
+        return Resampler(shapes, info.cross_attention_dim)
+    return ImageProjModel(info.feature.width, info.cross_attention_dim, info.tokens)

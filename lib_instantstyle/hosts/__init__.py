@@ -1,1 +1,0 @@
-"""The rooms that know where the extension runs: the WebUI, and the folders with its model files."""

@@ -1,0 +1,1 @@
+"""What a reference says: pictures and words as embeddings, cleaned of content. Knows no UNet."""

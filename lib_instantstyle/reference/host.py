@@ -1,0 +1,67 @@
+"""What a style session asks of the place it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..files.adapters import AdapterInfo
+from ..files.image_encoders import EncoderInfo, Feature
+from ..files.text_towers import TextTowerInfo, Tokenizer
+from .store import EmbedStore
+
+
+class Host(Protocol):
+    """A few questions. Answers hold for the sampling pass in progress unless stated otherwise."""
+
+    embed_store: EmbedStore  # for the life of the process
+
+    def unet(self) -> nn.Module:
+        """The live UNet. Raises IncompatibleModelError when there is none that hooks can reach."""
+        ...
+
+    def adapter(self, name: str) -> AdapterInfo:
+        """The adapter of that name, or the best one for `auto`. Raises AdapterNotFoundError or CheckpointError."""
+        ...
+
+    def encoder(self, feature: Feature) -> EncoderInfo:
+        """An installed encoder that gives `feature`. Raises EncoderNotFoundError naming the file to get."""
+        ...
+
+    def encoder_device(self) -> tuple[torch.device, torch.dtype]:
+        """Where image encoders and text towers run, and in which precision."""
+        ...
+
+    def room_for_encoder(self) -> AbstractContextManager[None]:
+        """Make room on the device for an image encoder or a text tower, and tidy up after it."""
+        ...
+
+    def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        """The file whose text tower shares the encoder's space; None: the checkpoint's second text encoder does.
+
+        Raises TextTowerNotFoundError naming the file to get.
+        """
+        ...
+
+    def tokenizer(self) -> Tokenizer | None:
+        """CLIP's tokenizer for text towers that have none beside them, or None."""
+        ...
+
+    def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
+        """(texts, width) pooled, projected embeddings by the checkpoint's second text encoder, float32, CPU.
+
+        Each text is one phrase, as it stands: no emphasis, no orders. The encoder is as the checkpoint has it, without
+        what a job adds to it.
+        """
+        ...
+
+    def checkpoint_name(self, texts: Sequence[str]) -> str | None:
+        """What tells the checkpoint from others, and textual inversions that the texts name from their namesakes.
+
+        Letters and digits; None: nothing its text encoder says of them is kept.
+        """
+        ...

@@ -1,0 +1,107 @@
+"""A unit that was checked against what is installed and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from ..files.adapters import AdapterInfo
+from ..files.image_encoders import EncoderInfo, Feature
+from ..files.text_towers import TextTowerInfo
+from ..units.blocks import Layer
+from ..units.errors import InstantStyleError, PictureError, UnitError
+from ..units.unit import PICTURE_FIELDS, StyleUnit
+from .host import Host
+from .pictures import Picture, read_picture
+
+MAX_UNIT_PIXELS = 400_000_000  # 1.2 GB once decoded: a few kilobytes of a payload may hold a hundred million pixels
+
+Reader = Callable[["str | Image.Image"], Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferencePlan:
+    """What it takes to read a unit's pictures and words, found and checked; nothing is loaded yet."""
+
+    unit: StyleUnit
+    read: dict[str, tuple[Picture, ...]]  # by the names of PICTURE_FIELDS
+    adapter: AdapterInfo
+    encoder: EncoderInfo
+    text_tower: TextTowerInfo | None  # that reads the content prompt; None: the checkpoint's own
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The references."""
+        return self.read["image"]
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """The references, and the pictures to remove and to avoid."""
+        return tuple(picture for name in PICTURE_FIELDS for picture in self.read[name])
+
+    @property
+    def joint(self) -> Feature:
+        """The encoder's feature that lies in one space with text."""
+        return Feature("pooled", self.encoder.config["projection_dim"])
+
+    @property
+    def described(self) -> StyleUnit:
+        """The unit with the adapter that was really chosen and its pictures by hash: what an infotext says."""
+        hashes: dict[str, Any] = {name: tuple(picture.hash for picture in self.read[name]) for name in PICTURE_FIELDS}
+        return replace(self.unit, adapter=self.adapter.name, **hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitPlan(ReferencePlan):
+    """A unit with everything it names found and checked; nothing is loaded yet."""
+
+    number: int  # counted from 1
+    scales: dict[Layer, float]  # without zeros
+
+
+def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> ReferencePlan:
+    """All that reading a unit's reference takes, whatever UNet is loaded; routing, weights and window do not matter."""
+    if not unit.image:
+        raise UnitError("A unit needs a reference picture; none was given.", "image")
+    pictures = read_pictures(unit, read)
+    adapter = host.adapter(unit.adapter)
+    encoder = host.encoder(adapter.feature)
+    return ReferencePlan(unit, pictures, adapter, encoder, content_tower(host, unit, encoder))
+
+
+def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tuple[Picture, ...]]:
+    """A unit's pictures by the names of their fields. Raises PictureError naming the field."""
+    found: dict[str, list[Picture]] = {one: [] for one in PICTURE_FIELDS}
+    pixels = 0
+    for field, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
+        picture = _read(source, field, read)
+        pixels += picture.image.width * picture.image.height
+        if pixels > MAX_UNIT_PIXELS:
+            raise PictureError(
+                f"A unit's pictures may have {MAX_UNIT_PIXELS // 1_000_000} megapixels together, these have more. "
+                "Make them smaller, or give fewer.",
+                field,
+            )
+        found[field].append(picture)
+    return {one: tuple(pictures) for one, pictures in found.items()}
+
+
+def _read(source: str | Image.Image, name: str, read: Reader) -> Picture:
+    try:
+        return read(source)
+    except PictureError as error:
+        error.field = name
+        raise
+
+
+def content_tower(host: Host, unit: StyleUnit, encoder: EncoderInfo) -> TextTowerInfo | None:
+    """The file that reads the unit's content prompt; None when the checkpoint does, or there is nothing to read."""
+    if not unit.removes_content or not unit.content_prompt.strip():
+        return None
+    try:
+        return host.text_tower(encoder)
+    except InstantStyleError as error:
+        raise error.at(field="content_prompt") from None

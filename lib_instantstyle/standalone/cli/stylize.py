@@ -1,0 +1,158 @@
+"""`stylize`: pictures of prompts in the style of references; many of both make a batch that can be stopped and resumed.
+
+Single files given with --style are read together as one style; a folder gives a style for each of its pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...units.errors import InstantStyleError
+from ...units.unit import FIELDS, StyleUnit
+from ..files import NamedFiles
+from ..jobs import Job
+from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id, pick_device, pick_dtype
+from .batch import Batch, Setting
+from .output import Report
+from .references import Reference, open_picture, read_prompts, read_references
+
+# Options that fill a field of the unit: option, field, type, name of the value. The help is the field's own.
+UNIT_OPTIONS = (
+    ("--preset", "preset", str, "NAME"),
+    ("--weight", "weight", float, "X"),
+    ("--layout-weight", "layout_weight", float, "X"),
+    ("--content", "content_prompt", str, "TEXT"),
+    ("--content-method", "content_method", str, "NAME"),
+    ("--content-scale", "content_scale", float, "X"),
+    ("--start", "start", float, "X"),
+    ("--end", "end", float, "X"),
+)
+# Options that fill a field of the job, likewise.
+JOB_OPTIONS = (
+    ("--negative", "negative", str, "what the picture should not show"),
+    ("--steps", "steps", int, "sampling steps (default: 30)"),
+    ("--guidance", "guidance", float, "CFG scale; 1 is off (default: 5)"),
+    ("--width", "width", int, "pixels (default: the init or control picture's, or the model's own)"),
+    ("--height", "height", int, "pixels"),
+    ("--seed", "seed", int, "of the first picture of a cell; the others count up (default: 0)"),
+    ("--count", "count", int, "pictures for each reference and prompt (default: 1)"),
+    ("--batch", "at_once", int, "pictures at once (default: 1)"),
+    ("--strength", "strength", float, "how much of the init picture is drawn anew, 0 to 1 (default: 0.6)"),
+    ("--control-scale", "control_scale", float, "strength of the ControlNet (default: 1)"),
+)
+
+
+SMALLER = (
+    "Make the picture smaller (--width, --height), take fewer at once (--batch 1), use --dtype float16, or "
+    "--device cpu."
+)
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("stylize", help="make pictures in the style of a reference", description=__doc__)
+    _add_what(parser)
+    _add_models(parser)
+    for option, name, kind, value in UNIT_OPTIONS:
+        parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
+    parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
+    for option, name, type_, told in JOB_OPTIONS:
+        parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(run=run, smaller=SMALLER)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    given: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--style", required=True, type=Path, metavar="FILE|DIR", help="reference picture", **given)
+    parser.add_argument("--prompt", metavar="TEXT", help="what to draw; may be repeated", **given)
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="a file of prompts, one a line; # is a comment")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="start from this picture (img2img)")
+    parser.add_argument("--control", type=Path, metavar="FILE", help="control picture, as the ControlNet expects it")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where pictures and index go")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    given: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE|DIR", "required": True}
+    where = "FILE|DIR|ID"
+    parser.add_argument("--model", required=True, metavar=where, help="SDXL checkpoint, diffusers folder or Hub id")
+    parser.add_argument(
+        "--model-config", metavar="DIR|ID", help="what describes a checkpoint file, where not beside it"
+    )
+    parser.add_argument("--adapter", help="IP-Adapter for SDXL; of several the best is taken", **given)
+    parser.add_argument("--encoder", help="the CLIP image encoder that the adapter reads", **given)
+    parser.add_argument("--controlnet", metavar=where, help="SDXL ControlNet")
+    parser.add_argument("--device", help="cuda, cuda:1, mps, cpu (default: the best here)")
+    parser.add_argument("--dtype", help="float16, bfloat16, float32 (default: float16, on a CPU float32)")
+
+
+def help_of_field(name: str) -> str:
+    """What the schema says of a field, as argparse takes it."""
+    return FIELDS[name].help.replace("%", "%%")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Make what is not made yet. Raises InstantStyleError when something asked for cannot be honoured."""
+    references = read_references(options.style)
+    prompts = read_prompts(options.prompt, options.prompts)
+    files = NamedFiles(options.adapter, options.encoder)
+    files.encoder(files.adapter("auto").feature)
+    job = _job(options)
+    units = {one.name: (_unit(options, one),) for one in references if one.picture}
+    jobs = {
+        (name, prompt): replace(job, prompt=prompt, units=unit) for name, unit in units.items() for prompt in prompts
+    }
+    batch = Batch(options.out, _setting(options, files), tuple(references), tuple(prompts), jobs)
+    return batch.run(quiet=options.quiet)
+
+
+def _setting(options: argparse.Namespace, files: NamedFiles) -> Setting:
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, device)
+    if (options.control is None) != (options.controlnet is None):
+        raise InstantStyleError("--control and --controlnet go together; one was given alone. Give both, or neither.")
+    return Setting(named_model(options), files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
+
+
+def named_model(options: argparse.Namespace) -> Model:
+    """What --model names, with its --model-config. Raises InstantStyleError when that describes nothing."""
+    path, config = Path(options.model).expanduser(), options.model_config
+    if config is not None and not path.is_file():
+        raise InstantStyleError(
+            f"--model-config goes with a checkpoint file; there is no such file {options.model}. "
+            "Check the path, or leave --model-config out."
+        )
+    if config is not None and not Path(config).expanduser().is_dir() and not is_hub_id(config):
+        raise InstantStyleError(
+            f"--model-config takes a diffusers folder or a Hub id like {SDXL_CONFIG}; there is no folder {config}. "
+            "Check the path."
+        )
+    return Checkpoint(path, config) if path.is_file() else str(options.model)
+
+
+def _job(options: argparse.Namespace) -> Job:
+    """What all cells have in common."""
+    fields = {name: getattr(options, name) for _, name, *_ in JOB_OPTIONS if getattr(options, name) is not None}
+    init, control = (open_picture(path).image if path else None for path in (options.init, options.control))
+    job = Job("", init=init, control=control, **fields)
+    job.check()
+    return job
+
+
+def _unit(options: argparse.Namespace, reference: Reference) -> StyleUnit:
+    fields = {name: getattr(options, name) for _, name, *_ in UNIT_OPTIONS if getattr(options, name) is not None}
+    if options.block:
+        fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
+    return StyleUnit.from_dict({"image": [picture.image for picture in reference.pictures], **fields})
+
+
+def _block(text: str) -> tuple[str, float]:
+    address, _, scale = text.partition("=")
+    try:
+        return address.strip(), float(scale)
+    except ValueError:
+        raise InstantStyleError(f"--block must read ADDRESS=SCALE, like up_blocks.0=0.5; got {text!r}.") from None

@@ -1,0 +1,190 @@
+"""Everything a training works with, found and opened: files first, then models, then the encoded data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...files.adapters import AdapterInfo, inspect_adapter
+from ...files.image_encoders import EncoderInfo, Feature
+from ...reference.store import sampled_content
+from ...units.blocks import Layer, attention_layers
+from ...units.errors import AdapterNotFoundError, InstantStyleError
+from ..identities import content_identity, description_identity
+from ..models import Checkpoint, Model, open_pipeline, quiet_libraries
+from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
+from .cache import Cache
+from .examples import EncodedFolder, EncodedShards, ExampleSource
+from .folder import Entry, FolderSamples, list_folder
+from .groups import Group, read_groups, trained_layers
+from .settings import Settings
+from .shards import ShardSamples, find_shards
+from .towers import Moments, Towers, feature_of, find_encoder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process computes, and which of all it is."""
+
+    device: torch.device
+    dtype: torch.dtype  # of the frozen networks
+    process: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """What lies on disk, looked at before any model is opened."""
+
+    entries: list[Entry]  # of a folder, or else …
+    shards: list[Path]
+    encoder: EncoderInfo
+    feature: Feature
+    init: AdapterInfo | None
+
+
+# Settings on which the loss curve depends.
+_SAME = (
+    *("kind", "rate", "weight_decay", "warmup", "schedule", "clip", "noise_offset", "weighting"),
+    *("drop_image", "drop_text", "drop_both", "size", "random_crop", "seed"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """What a training works with. The pipeline is frozen and on its device, the adapter learns."""
+
+    settings: Settings  # with the size filled in
+    files: Files
+    pipe: Any
+    modules: Mapping[Layer, Any]  # the UNet's attn2
+    groups: tuple[Group, ...]
+    adapter: LearningAdapter
+    towers: Towers
+    source: ExampleSource
+
+    def identity(self, samples: int, processes: int) -> dict[str, Any]:
+        """What the loss curve depends on, the same on every machine that has copies of the files.
+
+        A checkpoint can be gone on from when all of it is the same.
+        """
+        settings, files = self.settings, self.files
+        told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
+        base = base_of(settings)
+        told["base"], told["encoder"] = content_identity(settings.base), sampled_content(files.encoder.path)
+        told["base_config"] = description_identity(base) if isinstance(base, Checkpoint) else ""
+        told["precision"] = str(self.pipe.unet.dtype).removeprefix("torch.")
+        told["cache"] = settings.cache and not files.shards
+        told["init"] = sampled_content(files.init.path) if files.init else ""
+        told["tokens"] = settings.token_count
+        told["blocks"] = list(settings.blocks)
+        told["data"] = _hash(f"{entry.path.name}:{entry.captions}" for entry in files.entries)
+        if files.shards:
+            told["data"] = _hash(f"{shard.name}:{shard.stat().st_size}" for shard in files.shards)
+            told["number of processes"] = processes
+        told["samples per step (batch × processes × accumulate)"] = samples
+        if settings.schedule != "constant":
+            told["steps"] = settings.steps
+        return told
+
+
+def find_files(settings: Settings) -> Files:
+    """Look at the data, the encoder and the adapter to go on from. Raises InstantStyleError for what cannot be used."""
+    shards = find_shards(settings.data)
+    if not shards and not settings.data.is_dir():
+        raise InstantStyleError(
+            "--data must be a folder of pictures, or .tar shards: a folder of them, one, or a pattern like data/*.tar; "
+            f"there is no {settings.data}. Check the path.",
+            "data",
+        )
+    if not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
+        raise InstantStyleError(
+            f"--out must not lie inside --data, got {settings.out}: its pictures are no data.", "out"
+        )
+    init = _inspected(settings.init) if settings.init else None
+    encoder = find_encoder(settings.encoder)
+    feature = feature_of(settings.kind, encoder)
+    if init is not None:
+        _check_init(init, settings, feature)
+    return Files([] if shards else list_folder(settings.data), shards, encoder, feature, init)
+
+
+def open_materials(settings: Settings, place: Place, moments: Moments | None = None) -> Materials:
+    """Open everything; `moments` stands in for the base's VAE.
+
+    Raises InstantStyleError with the reason when something is missing or unfit.
+    """
+    files = find_files(settings)
+    quiet_libraries(bars=False)
+    pipe = open_frozen(settings, place)
+    sized = settings if settings.size else replace(settings, size=pipe.unet.config.sample_size * pipe.vae_scale_factor)
+    modules = attention_layers(pipe.unet)
+    groups = read_groups(settings.blocks, tuple(modules))
+    adapter = _adapter(settings, files, modules, trained_layers(groups))
+    towers = Towers(pipe, files.encoder, files.feature, moments)
+    source = _source(files, towers, sized, place)
+    return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
+
+
+def base_of(settings: Settings) -> Model:
+    """The base model, and of a checkpoint file what describes it."""
+    path = Path(settings.base).expanduser()
+    return Checkpoint(path, settings.base_config, "--base-config") if path.is_file() else settings.base
+
+
+def open_frozen(settings: Settings, place: Place) -> Any:
+    """The base model, with nothing that learns; its VAE is read and computes in float32, as SDXL's must."""
+    pipe = open_pipeline(base_of(settings), place.device, place.dtype, exact_vae=True)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _source(files: Files, towers: Towers, settings: Settings, place: Place) -> ExampleSource:
+    if files.shards:
+        shards = ShardSamples(files.shards, settings.seed, place.process, place.processes)
+        return EncodedShards(shards, towers, settings)
+    if settings.cache:
+        return Cache(files.entries, towers, settings)
+    return EncodedFolder(FolderSamples(files.entries, settings.seed), towers, settings)
+
+
+def _adapter(
+    settings: Settings, files: Files, modules: Mapping[Layer, Any], trained: Sequence[Layer]
+) -> LearningAdapter:
+    if files.init is not None:
+        return opened_adapter(files.init, modules, trained)
+    context = next(iter(modules.values())).to_k.weight.shape[1]
+    projection = new_projection(files.feature, context, settings.token_count, settings.seed)
+    return new_adapter(projection, modules, trained)
+
+
+def _inspected(path: Path) -> AdapterInfo:
+    if not path.expanduser().is_file():
+        raise AdapterNotFoundError(f"There is no file {path}. Check the path.", "init")
+    return inspect_adapter(path.expanduser())
+
+
+def _check_init(init: AdapterInfo, settings: Settings, feature: Feature) -> None:
+    if init.variant != settings.kind or init.feature != feature:
+        raise InstantStyleError(
+            f"{init.path.name} is a {init.variant} adapter that reads {init.feature.encoder_name}, {init.feature.kind} "
+            f"and {init.feature.width} wide; this training is of kind {settings.kind} on features {feature.width} "
+            "wide. Give --kind and --encoder that belong to it.",
+            "init",
+        )
+    if settings.tokens not in (None, init.tokens):
+        raise InstantStyleError(
+            f"{init.path.name} makes {init.tokens} tokens, --tokens says {settings.tokens}. Leave --tokens out.",
+            "tokens",
+        )
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""One style job: plan (check everything), attach (compute K and V, put the hooks in place), detach.
+
+Speaks to a Host only, and holds what a job needs between its sampling passes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..files.adapters import Adapter
+from ..reference.embedding import Embedder
+from ..reference.host import Host
+from ..reference.plans import UnitPlan as UnitPlan  # where hosts look for it
+from ..reference.plans import content_tower, read_pictures
+from ..reference.removal import read_reference
+from ..reference.store import fingerprint
+from ..units.blocks import Layer, attention_layers
+from ..units.errors import CheckpointError, InstantStyleError
+from ..units.routing import route
+from ..units.unit import StyleUnit
+from .attention import ModelCall, StyledLayer
+from .key_values import ImageKeyValue
+
+KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
+KEPT_BYTES = 256 << 20  # of all of them together: every block of a plus adapter takes 23 MB a picture
+LARGEST = 7e3  # of a key or value: times the largest scale, 9, it must not overflow in half precision
+
+KeyValues = dict[int, tuple[Tensor, Tensor]]  # layer index → K and V, each (2, tokens, inner)
+
+
+@dataclass
+class StyleSession:
+    """Holds at most one job's hooks. `detach` is idempotent and safe at any time."""
+
+    host: Host
+    call: ModelCall = field(default_factory=ModelCall)
+    _layers: list[StyledLayer] = field(default_factory=list)
+    _unet: nn.Module | None = None
+    _kept: OrderedDict[str, KeyValues] = field(default_factory=OrderedDict)
+
+    @property
+    def attached_to(self) -> nn.Module | None:
+        """The UNet that carries our hooks now."""
+        return self._unet
+
+    def plan(self, units: Sequence[StyleUnit]) -> tuple[UnitPlan, ...]:
+        """Check every enabled unit whole against the live UNet and the installed files; errors name unit and field."""
+        enabled = [(number, unit) for number, unit in enumerate(units, 1) if unit.enabled]
+        return tuple(self._numbered_plan(number, unit) for number, unit in enabled)
+
+    def _numbered_plan(self, number: int, unit: StyleUnit) -> UnitPlan:
+        try:
+            return self._plan(number, unit)
+        except InstantStyleError as error:
+            raise error.at(unit=number) from error.__cause__
+
+    def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
+        unit.check()
+        read = read_pictures(unit)
+        modules = attention_layers(self.host.unet())
+        scales = _routed(unit, tuple(modules))
+        adapter = self.host.adapter(unit.adapter)
+        adapter.check_fits(modules)
+        adapter.check_carries(scales)
+        encoder = self.host.encoder(adapter.feature)
+        tower = content_tower(self.host, unit, encoder)
+        acting = {layer: scale for layer, scale in scales.items() if scale}
+        return UnitPlan(unit, read, adapter, encoder, tower, number, acting)
+
+    def attach(self, plans: Sequence[UnitPlan]) -> None:
+        """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
+        self.detach()
+        acting = [plan for plan in plans if plan.scales]
+        if not acting:
+            return
+        unet = self.host.unet()
+        modules = attention_layers(unet)
+        for plan in acting:  # it may be another checkpoint than the one planned for: hires fix, refiner
+            plan.adapter.check_fits(modules)
+        routed = self._by_layer(acting)
+        self._unet = unet
+        for layer, contributions in routed.items():
+            styled = StyledLayer(modules[layer], tuple(contributions), self.call)
+            self._layers.append(styled)
+            styled.attach()
+
+    def _by_layer(self, plans: Sequence[UnitPlan]) -> dict[Layer, list[ImageKeyValue]]:
+        routed: dict[Layer, list[ImageKeyValue]] = {}
+        for plan in plans:
+            for layer, contribution in self._contributions(plan).items():
+                routed.setdefault(layer, []).append(contribution)
+        return routed
+
+    def detach(self) -> None:
+        """Take every hook out of the UNet that carries them."""
+        while self._layers:
+            self._layers[-1].detach()  # one that fails is still known to the next who detaches
+            self._layers.pop()
+        self._unet = None
+
+    def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
+        try:
+            key_values = self._key_values(plan)
+        except InstantStyleError as error:
+            raise error.at(unit=plan.number) from error.__cause__
+        window = plan.unit.window
+        return {layer: ImageKeyValue(*key_values[layer.index], scale, window) for layer, scale in plan.scales.items()}
+
+    def _key_values(self, plan: UnitPlan) -> KeyValues:
+        """K and V of a unit's layers, kept by what they were computed from; only the missing layers are read."""
+        reference = read_reference(plan, Embedder(self.host))
+        key = f"{fingerprint(plan.adapter.path, lasting=False)}-{reference.digest()}"
+        kept = self._kept.get(key, {})
+        if missing := [layer for layer in plan.scales if layer.index not in kept]:
+            kept = {**kept, **key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing)}
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT_UNITS or (len(self._kept) > 1 and self._kept_bytes() > KEPT_BYTES):
+            self._kept.popitem(last=False)
+        return kept
+
+    def _kept_bytes(self) -> int:
+        return sum(tensor.nbytes for kept in self._kept.values() for pair in kept.values() for tensor in pair)
+
+
+def _routed(unit: StyleUnit, layers: tuple[Layer, ...]) -> dict[Layer, float]:
+    try:
+        return route(unit, layers)
+    except InstantStyleError as error:
+        raise error.at(field="blocks") from None
+
+
+@torch.no_grad()
+def key_values(adapter: Adapter, cond: Tensor, uncond: Tensor, layers: Sequence[Layer]) -> KeyValues:
+    """K and V of the given layers; their weights alone are read, used once and dropped.
+
+    cond: clip_image_embeds of n pictures, (n, width) or (n, patches + 1, width); uncond: those of no picture, (1, …).
+    The n pictures' tokens stand side by side in one softmax; the uncond tokens are repeated to the same number.
+    Returned tensors are (2, n·tokens, inner): row 0 unconditional, row 1 conditional. Raises CheckpointError when the
+    adapter's numbers are none, or too large to be used.
+    """
+    project = adapter.projection()
+    image_prompt_embeds = project(cond).flatten(0, 1)  # (n·tokens, cross_attention_dim)
+    uncond_image_prompt_embeds = project(uncond)[0].repeat(cond.shape[0], 1)
+    both = torch.stack([uncond_image_prompt_embeds, image_prompt_embeds])
+    found = {layer.index: (both @ adapter.to_k_ip(layer).T, both @ adapter.to_v_ip(layer).T) for layer in layers}
+    if not all(tensor.abs().amax() <= LARGEST for pair in found.values() for tensor in pair):  # nor is NaN
+        raise CheckpointError(f"{adapter.info.path.name} is damaged: it gives keys or values no trained adapter has.")
+    return found

@@ -1,0 +1,126 @@
+"""The script's argument list, as the WebUI passes it: API slots first, then the panel's switch and controls.
+
+An API payload fills the slots with JSON objects, one for each unit; there is one slot more than units allowed, so that
+a surplus unit is seen and refused (the WebUI drops what exceeds the list). The order of PANEL_VALUES is permanent:
+new controls go to its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..units.errors import UnitError
+from ..units.fields import shown
+from ..units.routing import CUSTOM, PRESETS
+from ..units.unit import DEFAULTS, StyleUnit, parse_units
+
+NO_UNIT = "no unit"  # an empty slot; not null, which a client may send by mistake and must hear about
+PANEL_VALUES = (
+    "enabled",
+    "image",
+    "more_pictures",
+    "adapter",
+    "preset",
+    "weight",
+    "layout_weight",
+    "blocks",
+    "content_prompt",
+    "content_scale",
+    "content_method",
+    "start",
+    "end",
+    "content_renorm",
+    "content_image",
+    "negative_image",
+)
+
+ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none
+MEANT_FOR_A_PICTURE = ("content_prompt", *ONE_PICTURE, "blocks")  # sliders may have been set long before
+
+
+def unit_limit(args: Sequence[object]) -> int:
+    """How many units this argument list has room for: n + 1 slots, the switch, n times the controls."""
+    return (len(args) - 2) // (len(PANEL_VALUES) + 1)
+
+
+def requested_units(args: Sequence[Any]) -> tuple[StyleUnit, ...]:
+    """The units that a payload or the panel asks for; none when the panel is switched off. Raises UnitError."""
+    limit = unit_limit(args)
+    slots, is_on, values = args[: limit + 1], args[limit + 1], args[limit + 2 :]
+    sent = [slot for slot in slots if slot != NO_UNIT]
+    if sent:
+        return parse_units(sent, limit)
+    return parse_units(panel_units(values), limit) if is_on else ()
+
+
+def panel_units(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """One JSON-like unit for each tab of the panel; untouched tabs are disabled."""
+    width = len(PANEL_VALUES)
+    tabs = [dict(zip(PANEL_VALUES, values[at : at + width])) for at in range(0, len(values), width)]
+    units = [_panel_unit(number, tab) for number, tab in enumerate(tabs, start=1)]
+    if not any(unit["enabled"] for unit in units):
+        raise UnitError("InstantStyle is on but has no reference picture. Drop one, or close the panel.", "image", 1)
+    return units
+
+
+def unit_to_analyse(tab: dict[str, Any]) -> StyleUnit:
+    """The unit that some of a tab's controls make, for looking at its reference. Raises UnitError."""
+    fields = {**tab, **_pictures(tab)}
+    del fields["more_pictures"]
+    return StyleUnit.from_dict(fields)
+
+
+def _pictures(tab: dict[str, Any]) -> dict[str, Any]:
+    """The picture fields of those controls that are there."""
+    more = [base64.b64encode(data).decode() for data in _files(tab["more_pictures"])]
+    single = {name: (tab[name],) if tab[name] else () for name in ONE_PICTURE if name in tab}
+    return {"image": [picture for picture in (tab["image"], *more) if picture is not None], **single}
+
+
+def _files(value: object) -> Sequence[bytes]:
+    if not isinstance(value or [], (list, tuple)) or not all(isinstance(one, bytes) for one in value or ()):
+        raise UnitError(f"More pictures come as uploaded files only, got {shown(value)}. Put them into image.", "image")
+    return value or ()
+
+
+def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
+    """A tab without a picture counts as unused only if nothing says what to do with one."""
+    unit = {name: value for name, value in tab.items() if name in DEFAULTS} | _pictures(tab)
+    unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM and unit["enabled"] else None
+    has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
+    unit["layout_weight"] = tab["layout_weight"] if has_layout else None
+    unused = not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
+    return {**unit, "enabled": bool(unit["enabled"]) and not unused}
+
+
+def read_blocks(text: object, number: int) -> dict[str, Any] | None:
+    """Custom blocks as typed: a JSON object, or one `address: scale` a line. Raises UnitError for anything else."""
+    if not isinstance(text, str):
+        raise UnitError(f"must be text with one block a line, got {shown(text)}.", "blocks", number)
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else _lines(text)
+    except (ValueError, RecursionError):  # no number, no JSON, or JSON without end
+        raise UnitError(
+            "Custom blocks are written one a line, each address once, like up_blocks.0.attentions.1: 1.0; "
+            f"got {shown(text)}.",
+            "blocks",
+            number,
+        ) from None
+
+
+def _lines(text: str) -> dict[str, float]:
+    pairs = [line.rpartition(":") for line in text.splitlines() if line.strip()]
+    scales = {address.strip(): float(scale) for address, _, scale in pairs}
+    if len(scales) < len(pairs):
+        raise ValueError("an address is given twice")
+    return scales
+
+
+def write_blocks(blocks: dict[str, float] | None) -> str:
+    """The inverse of `read_blocks`, for pasting."""
+    return "\n".join(f"{address}: {scale}" for address, scale in (blocks or {}).items())

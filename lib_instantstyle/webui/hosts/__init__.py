@@ -1,0 +1,1 @@
+"""What each WebUI answers to the questions a style session asks."""

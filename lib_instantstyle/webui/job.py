@@ -1,0 +1,210 @@
+"""One WebUI job under style: who owns the session, which rows are conditional, how far it is, how it is refused.
+
+The WebUI swallows the exceptions of scripts, so a refusal takes the place of something the job must use next
+(docs/decisions/0003-refusals.md). Rows are told apart by a mark inside the conditioning, which the WebUI slices and
+concatenates along with the text (docs/decisions/0002-row-marks.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn
+
+import torch
+from fastapi import HTTPException
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from modules import shared
+
+from ..reference.plans import UnitPlan
+from ..style.session import StyleSession
+from ..units.errors import InstantStyleError, StyleNotAppliedError, explained
+from ..units.infotext import VERSION_KEY, to_infotext, unit_key
+from ..units.schedule import progress_at
+from ..units.unit import StyleUnit
+from .hosts.a1111 import A1111Host, sd_model
+from .hosts.a1111_casting import uncast
+from .steps import check_windows, model_calls
+
+BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
+ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
+ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for conditional rows, 0 for the others
+
+log = logging.getLogger("InstantStyle")
+
+
+class InstantStyleRefused(HTTPException):
+    """A refusal as the WebUI shows it: an HTTP answer for API clients, a plain sentence in the UI."""
+
+    def __init__(self, error: InstantStyleError) -> None:
+        super().__init__(status_code=error.status_code, detail=error.as_json())
+        self.message = str(error)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Refusal:
+    """Stands where the job's sampler, latents or `sample` stood; whatever touches it ends the job with the error."""
+
+    def __init__(self, error: InstantStyleError) -> None:
+        self._error = error
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise InstantStyleRefused(self._error)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise InstantStyleRefused(self._error)
+
+
+@dataclass
+class StyleJob:
+    """The process's one session and the WebUI job that owns it now. `end` is idempotent and safe at any time."""
+
+    host: A1111Host
+    session: StyleSession
+    owner: Any = None  # the WebUI's StableDiffusionProcessing
+    plans: tuple[UnitPlan, ...] = ()
+    marked: int = 0  # model calls for this picture whose rows are told apart
+    unmarked: int = 0  # model calls of the owner whose rows could not be
+    ended: bool = False  # the style ended early in the sampling pass in progress
+    _model_hook: RemovableHandle | None = None
+
+    def begin(self, p: Any, units: Sequence[StyleUnit]) -> None:
+        """Check everything before any work is done. Raises InstantStyleError; then nothing is owned or attached."""
+        self.end()
+        plans = self.session.plan(units)
+        if plans:
+            check_windows(plans, model_calls(p))
+        for plan in plans:
+            for picture in plan.all_pictures:
+                self.host.picture_store.put(picture)
+        self.owner, self.plans, self.marked, self.unmarked = p, plans, 0, 0
+        self.session.call.styled = 0
+
+    def end(self) -> None:
+        """Leave nothing behind in the model; forget the job."""
+        self.detach()
+        self.owner, self.plans = None, ()
+
+    def attach(self, p: Any, units: Sequence[StyleUnit]) -> None:
+        """Put the hooks in place for one sampling pass of `p`, which becomes the owner if it is not."""
+        if p is not self.owner:
+            self.begin(p, units)
+        if not getattr(p, "is_hr_pass", False):
+            self.session.call.styled = self.marked = 0
+            p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
+        self.ended = False
+        self._attach()
+        if any(plan.scales for plan in self.plans):
+            setattr(p, BEGUN, True)
+
+    def _attach(self) -> None:
+        self.detach()
+        with uncast():
+            self.session.attach(self.plans)
+        if self.session.attached_to is not None:
+            self._model_hook = sd_model().model.register_forward_pre_hook(self._reader())
+
+    def detach(self) -> None:
+        """Take all hooks out; the job goes on owning the session."""
+        if self._model_hook is not None:
+            self._model_hook.remove()
+            self._model_hook = None
+        self.session.call.cond_rows = None
+        self.session.detach()
+
+    def before_model_call(self, params: Any) -> None:
+        """`on_cfg_denoiser`: keep the step clock and mark the rows; a foreign job gets a model without hooks."""
+        if self.owner is None or params.denoiser.p is not self.owner:
+            self.detach()
+            return
+        if self.ended or not any(plan.scales for plan in self.plans):
+            return
+        try:
+            self._mark(params)
+        except Exception as error:  # the WebUI swallows it and goes on: the rest of the picture would lack the style
+            self.detach()
+            params.text_cond = Refusal(explained(error))
+
+    def _mark(self, params: Any) -> None:
+        self._follow_unet()
+        self.session.call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
+        for conditioning, mark in ((params.text_cond, 1.0), (params.text_uncond, 0.0)):
+            if isinstance(conditioning, dict):
+                conditioning[ROW_MARK] = torch.full((conditioning["crossattn"].shape[0], 1), mark)
+
+    def _follow_unet(self) -> None:
+        """The refiner and hires checkpoints swap the UNet: move the hooks, or end the style with a message."""
+        try:
+            if self.host.unet() is not self.session.attached_to:
+                self._attach()
+        except Exception as error:  # the WebUI swallows whatever leaves this callback
+            self.detach()
+            self.ended = True
+            self.tell(f"InstantStyle ends early in this picture: {error}")
+            self.owner.extra_generation_params[ENDED_KEY] = str(error)
+
+    def _reader(self) -> Any:
+        def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if len(args) >= 3:  # a bare call only wakes other hooks, as ControlNet does under --medvram
+                self._read_rows(args[2])
+
+        return instantstyle_read_rows
+
+    def _read_rows(self, conditioning: Any) -> None:
+        marks = conditioning.get(ROW_MARK) if isinstance(conditioning, dict) else None
+        self.session.call.cond_rows = None if marks is None else tuple(x > 0.5 for x in marks.flatten().tolist())
+        self.marked += marks is not None
+        self.unmarked += marks is None
+
+    def check_applied(self, p: Any) -> None:
+        """After sampling: raise StyleNotAppliedError when the style never reached the UNet."""
+        begun = vars(p).pop(BEGUN, False)
+        if p is not self.owner and begun:
+            raise StyleNotAppliedError("Another job took the style away while this picture was made. Make it again.")
+        if p is not self.owner or not any(plan.scales for plan in self.plans):
+            return
+        if shared.state.interrupted or shared.state.skipped:
+            return
+        if not self.session.call.styled:
+            raise StyleNotAppliedError(self._why_unstyled(p))
+        if self.unmarked:
+            self.tell(f"InstantStyle: {self.unmarked} model calls went without style, another extension made them.")
+
+    def _why_unstyled(self, p: Any) -> str:
+        if self.ended:
+            return f"The style ended before any unit's start: {p.extra_generation_params[ENDED_KEY]}"
+        if self.marked:
+            return "No step that was sampled fell between a unit's start and its end. Widen its window."
+        return (
+            "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
+            "Switch that off, or InstantStyle."
+        )
+
+    def tell(self, message: str) -> None:
+        """Say something under the picture and in the log."""
+        log.warning(message)
+        if self.owner is not None:
+            self.owner.comment(message)
+
+
+@cache
+def live_job() -> StyleJob:
+    """The one job of the process; it outlives "Reload UI", which executes the script anew but not the library."""
+    host = A1111Host()
+    return StyleJob(host, StyleSession(host))
+
+
+def write_infotext(p: Any, plans: Sequence[UnitPlan], version: str) -> None:
+    """Replace what the job's infotext says of us by what it is about to do; nothing when nothing is on."""
+    params = p.extra_generation_params  # X/Y/Z cells share this dict: what an earlier cell wrote must go
+    for key in [key for key in params if key.startswith("InstantStyle")]:
+        del params[key]
+    if plans:
+        params.update({unit_key(plan.number): to_infotext(plan.described) for plan in plans})
+        params[VERSION_KEY] = version

@@ -1,0 +1,153 @@
+"""The controls of one unit, made from the unit's schema: labels, bounds, choices and tooltips come from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from modules.ui_components import ToolButton
+
+from ...units.blocks import SDXL_BLOCKS, ldm_name
+from ...units.fields import Number
+from ...units.routing import CUSTOM, PRESETS
+from ...units.unit import AUTO_ADAPTER, CONTENT_METHODS, DEFAULTS, FIELDS
+from ..arguments import ONE_PICTURE, PANEL_VALUES
+from .content_analysis import ContentAnalysis
+
+STEP = 0.05
+# By ui-config.json, which takes a choice's label for its value.
+NOT_REMEMBERED = ("image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE)
+METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project", "auto": "Auto", "off": "Off"}
+PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
+METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]
+
+
+@dataclass(frozen=True)
+class UnitControls:
+    """All components of one tab, by the names of PANEL_VALUES."""
+
+    by_name: dict[str, Any]
+
+    @property
+    def in_order(self) -> list[Any]:
+        return [self.by_name[name] for name in PANEL_VALUES]
+
+
+class UnitTab:
+    """Builds the controls of unit `number` in the current gradio context and wires what depends on what."""
+
+    def __init__(self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]]) -> None:
+        self._number = number
+        self._elem_id = elem_id
+        self._adapters = adapters
+        self._analysis = ContentAnalysis(self._id)
+        self._made: dict[str, Any] = {}
+
+    def build(self) -> UnitControls:
+        with gr.Row(equal_height=False, elem_classes=["instantstyle-unit"]):
+            with gr.Column(scale=2, min_width=240):
+                self._pictures()
+            with gr.Column(scale=3, min_width=320):
+                self._routing()
+                self._content()
+                self._timing()
+                self._adapter()
+        self._analysis.wire(self._made)
+        return UnitControls(self._made)
+
+    def _add(self, name: str, component: Any) -> Any:
+        component.do_not_save_to_config = self._number > 1 or name in NOT_REMEMBERED
+        self._made[name] = component
+        return component
+
+    def _common(self, name: str) -> dict[str, Any]:
+        """Arguments that every component of a field shares."""
+        spec = FIELDS[name]
+        return {"label": spec.label, "tooltip": spec.help, "elem_id": self._id(name)}
+
+    def _id(self, name: str) -> str:
+        return self._elem_id(f"unit{self._number}_{name}")
+
+    def _slider(self, name: str, **extra: Any) -> Any:
+        kind = FIELDS[name].kind
+        assert isinstance(kind, Number)
+        value = {"value": DEFAULTS[name], "minimum": kind.low, "maximum": kind.high, "step": STEP}
+        return self._add(name, gr.Slider(**{**self._common(name), **value, **extra}))
+
+    def _pictures(self) -> None:
+        self._picture("image", height=260)
+        with gr.Accordion("More pictures of the same style", open=False):
+            files = gr.File(
+                file_count="multiple",
+                file_types=["image"],
+                type="binary",
+                label="Read together with the one above as one style",
+                elem_id=self._id("more_pictures"),
+            )
+            self._add("more_pictures", files)
+        self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
+
+    def _picture(self, name: str, height: int) -> None:
+        self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, source="upload", height=height))
+
+    def _routing(self) -> None:
+        preset = self._add("preset", gr.Radio(**self._common("preset"), choices=PRESET_CHOICES, value="style"))
+        with gr.Row():
+            self._slider("weight")
+            layout = self._slider("layout_weight", value=DEFAULTS["weight"], visible=False)
+        with gr.Column(visible=False) as custom:
+            blocks = gr.Textbox(**self._common("blocks"), lines=3, value="", placeholder=_blocks_example())
+            self._add("blocks", blocks)
+            self._block_picker(blocks)
+        preset.change(
+            fn=lambda chosen: (gr.update(visible=chosen == "style_and_layout"), gr.update(visible=chosen == CUSTOM)),
+            inputs=[preset],
+            outputs=[layout, custom],
+            queue=False,
+            show_progress=False,
+        )
+
+    def _block_picker(self, blocks: Any) -> None:
+        names = [f"{name} = {ldm_name(name)}" for name in SDXL_BLOCKS]
+        picker = gr.Dropdown(label="Add a block", choices=names, value=None, elem_id=self._id("block_picker"))
+        picker.do_not_save_to_config = True
+        picker.input(
+            fn=lambda text, names: (f"{text.rstrip()}\n{names.split()[0]}: 1.0".lstrip(), None),
+            inputs=[blocks, picker],
+            outputs=[blocks, picker],
+            queue=False,
+            show_progress=False,
+        )
+
+    def _content(self) -> None:
+        prompt = gr.Textbox(**self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest")
+        self._add("content_prompt", prompt)
+        self._analysis.build()
+        self._slider("content_scale")
+        method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
+        self._add("content_method", method)
+        with gr.Accordion("More about content: pictures to remove and to avoid", open=False):
+            with gr.Row():
+                for name in ONE_PICTURE:
+                    self._picture(name, height=160)
+            self._add("content_renorm", gr.Checkbox(**self._common("content_renorm"), value=False))
+
+    def _timing(self) -> None:
+        with gr.Row():
+            self._slider("start", step=0.01)
+            self._slider("end", step=0.01)
+
+    def _adapter(self) -> None:
+        with gr.Row():
+            choices = self._adapters()
+            adapter = gr.Dropdown(**self._common("adapter"), choices=choices, value=AUTO_ADAPTER)
+            self._add("adapter", adapter)
+            refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Look for adapters again")
+        refresh.click(fn=lambda: gr.update(choices=self._adapters()), outputs=[adapter], queue=False)
+
+
+def _blocks_example() -> str:
+    return f"One a line, for example\n{PRESETS['style'].weighted[0]}: 1.0\n{PRESETS['layout'].weighted[0]}: 0.4"

@@ -1,0 +1,34 @@
+"""How many model calls a WebUI job will make, and whether a unit acts in any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from modules import sd_samplers, sd_samplers_common
+
+from ..reference.plans import UnitPlan
+from ..units.errors import UnitError
+
+
+def model_calls(p: Any) -> list[int]:
+    """How many model calls each sampling pass of a job will count (`total_steps` of its denoiser)."""
+    config = sd_samplers.find_sampler_config(p.sampler_name)
+    steps = [p.steps]
+    if getattr(p, "init_images", None):
+        steps = [sd_samplers_common.setup_img2img_steps(p)[1] + 1]
+    elif getattr(p, "enable_hr", False):
+        steps += [sd_samplers_common.setup_img2img_steps(p, p.hr_second_pass_steps or p.steps)[1] + 1]
+    return [config.total_steps(count) if config else count for count in steps]
+
+
+def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
+    """Raises UnitError when a unit acts in no model call of any sampling pass."""
+    for plan in plans:
+        if not any(plan.unit.window.holds_a_step_of(total) for total in passes):
+            raise UnitError(
+                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
+                f"{' + '.join(map(str, passes))} model calls. Widen the window or take more steps.",
+                "start",
+                plan.number,
+            )
