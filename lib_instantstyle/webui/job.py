@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
 
-import torch
 from fastapi import HTTPException
-from torch import nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from modules import shared
@@ -26,13 +25,13 @@ from ..units.errors import InstantStyleError, StyleNotAppliedError, explained
 from ..units.infotext import VERSION_KEY, to_infotext, unit_key
 from ..units.schedule import progress_at
 from ..units.unit import StyleUnit
-from .hosts.a1111 import A1111Host, sd_model
 from .hosts.a1111_casting import uncast
+from .hosts.live import live_host
+from .hosts.webui_host import WebUIHost
 from .steps import check_windows, model_calls
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
-ROW_MARK = "instantstyle_rows"  # our key in the conditioning dicts: 1 for conditional rows, 0 for the others
 
 log = logging.getLogger("InstantStyle")
 
@@ -65,7 +64,7 @@ class Refusal:
 class StyleJob:
     """The process's one session and the WebUI job that owns it now. `end` is idempotent and safe at any time."""
 
-    host: A1111Host
+    host: WebUIHost
     session: StyleSession
     owner: Any = None  # the WebUI's StableDiffusionProcessing
     plans: tuple[UnitPlan, ...] = ()
@@ -108,7 +107,7 @@ class StyleJob:
         with uncast():
             self.session.attach(self.plans)
         if self.session.attached_to is not None:
-            self._model_hook = sd_model().model.register_forward_pre_hook(self._reader())
+            self._model_hook = self.host.watch_calls(self._read_rows)
 
     def detach(self) -> None:
         """Take all hooks out; the job goes on owning the session."""
@@ -134,9 +133,8 @@ class StyleJob:
     def _mark(self, params: Any) -> None:
         self._follow_unet()
         self.session.call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
-        for conditioning, mark in ((params.text_cond, 1.0), (params.text_uncond, 0.0)):
-            if isinstance(conditioning, dict):
-                conditioning[ROW_MARK] = torch.full((conditioning["crossattn"].shape[0], 1), mark)
+        if self.session.attached_to is not None:
+            self.host.mark_rows(params)
 
     def _follow_unet(self) -> None:
         """The refiner and hires checkpoints swap the UNet: move the hooks, or end the style with a message."""
@@ -149,15 +147,7 @@ class StyleJob:
             self.tell(f"InstantStyle ends early in this picture: {error}")
             self.owner.extra_generation_params[ENDED_KEY] = str(error)
 
-    def _reader(self) -> Any:
-        def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if len(args) >= 3:  # a bare call only wakes other hooks, as ControlNet does under --medvram
-                self._read_rows(args[2])
-
-        return instantstyle_read_rows
-
-    def _read_rows(self, conditioning: Any) -> None:
-        marks = conditioning.get(ROW_MARK) if isinstance(conditioning, dict) else None
+    def _read_rows(self, marks: Tensor | None) -> None:
         self.session.call.cond_rows = None if marks is None else tuple(x > 0.5 for x in marks.flatten().tolist())
         self.marked += marks is not None
         self.unmarked += marks is None
@@ -195,8 +185,8 @@ class StyleJob:
 
 @cache
 def live_job() -> StyleJob:
-    """The one job of the process; it outlives "Reload UI", which executes the script anew but not the library."""
-    host = A1111Host()
+    """The one job of the process, which outlives "Reload UI" like its host."""
+    host = live_host()
     return StyleJob(host, StyleSession(host))
 
 

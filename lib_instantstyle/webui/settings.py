@@ -6,7 +6,7 @@ import gradio as gr
 
 from modules import shared
 
-from .hosts.a1111 import DEFAULT_UNITS
+from .hosts.folders import DEFAULT_UNITS
 
 SECTION = ("instantstyle", "InstantStyle")
 MAX_UNITS = 10

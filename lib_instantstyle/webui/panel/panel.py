@@ -14,7 +14,8 @@ from ...reference.analysis import Progress
 from ...units.errors import InstantStyleError
 from ...units.unit import AUTO_ADAPTER
 from ..arguments import NO_UNIT
-from ..hosts.a1111 import A1111Host, adapter_folders, encoder_folders, loaded_text_width, loaded_unet, unit_count
+from ..hosts.folders import adapter_folders, encoder_folders, unit_count
+from ..hosts.webui_host import WebUIHost
 from .pasting import control_target, lost_target, switch_target, travels
 from .progress import with_progress
 from .readiness import Readiness, download_all, readiness
@@ -24,7 +25,7 @@ from .unit_controls import UnitControls, UnitTab
 class Panel:
     """Builds the components in the current gradio context; afterwards they are plain attributes."""
 
-    def __init__(self, elem_id: Callable[[str], str], host: A1111Host) -> None:
+    def __init__(self, elem_id: Callable[[str], str], host: WebUIHost) -> None:
         self._elem_id = elem_id
         self._host = host
         self._slots = [gr.State(NO_UNIT) for _ in range(unit_count() + 1)]
@@ -65,7 +66,7 @@ class Panel:
         return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]
 
     def _readiness(self) -> Readiness:
-        return readiness(self._host.files, loaded_unet(), loaded_text_width())
+        return readiness(self._host.files, self._host.loaded_unet(), self._host.loaded_text_width())
 
     def _build_status(self) -> None:
         now = self._readiness()

@@ -1,0 +1,73 @@
+"""What every WebUI answers alike, and what a job asks of its WebUI besides the questions of a style session."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from modules import cache, devices, shared
+
+from ...files.adapters import AdapterInfo
+from ...files.image_encoders import EncoderInfo, Feature
+from ...files.installed import ModelFiles
+from ...files.text_towers import TextTowerInfo
+from ...reference.host import Host
+from ...reference.store import EmbedStore, PictureStore
+from .folders import adapter_folders, encoder_folders
+
+ROW_MARK = "instantstyle_rows"  # our key in what travels with the text: 1 for conditional rows, 0 for the others
+
+
+class WebUIHost(Host, ABC):
+    """Answers from the live WebUI; one for the life of the process."""
+
+    def __init__(self) -> None:
+        kept = Path(cache.cache_dir) / "instantstyle"
+        self.embed_store = EmbedStore(kept / "embeds")
+        self.picture_store = PictureStore(kept / "pictures")
+        self.files = ModelFiles(adapter_folders, encoder_folders)
+
+    @abstractmethod
+    def loaded_unet(self) -> nn.Module | None:
+        """The UNet of the checkpoint in memory, or None; unlike `unet`, this never starts loading one."""
+
+    @abstractmethod
+    def loaded_text_width(self) -> int | None:
+        """The width of the pooled text of the checkpoint in memory, or None; never starts loading one."""
+
+    @abstractmethod
+    def text_width(self) -> int | None:
+        """As `loaded_text_width`, of the live checkpoint. Raises IncompatibleModelError when there is none."""
+
+    @abstractmethod
+    def mark_rows(self, params: Any) -> None:
+        """Before a model call (`on_cfg_denoiser`): mark the conditional rows of its batches, and the others."""
+
+    @abstractmethod
+    def watch_calls(self, read: Callable[[Tensor | None], None]) -> RemovableHandle:
+        """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart."""
+
+    def adapter(self, name: str) -> AdapterInfo:
+        return self.files.adapter(name)
+
+    def encoder(self, feature: Feature) -> EncoderInfo:
+        return self.files.encoder(feature)
+
+    def encoder_device(self) -> tuple[torch.device, torch.dtype]:
+        half = devices.device.type == "cuda" and not getattr(shared.cmd_opts, "no_half", False)
+        return devices.device, torch.float16 if half else torch.float32
+
+    def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
+        pristine = bool(getattr(shared.opts, "instantstyle_pristine_text", False))
+        return self.files.text_tower(encoder, self.text_width(), pristine=pristine)
+
+
+def marks_in(conditions: Mapping[str, Any] | Any) -> Tensor | None:
+    """Our marks among what travels with the text, or None."""
+    return conditions.get(ROW_MARK) if isinstance(conditions, Mapping) else None
