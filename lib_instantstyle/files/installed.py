@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..units.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError, TextTowerNotFoundError
-from ..units.unit import AUTO_ADAPTER
+from ..units.groups import AUTO_ADAPTER
 from .adapters import AdapterInfo, inspect_adapter
 from .containers import mentions
 from .downloads import DOWNLOADS, Download

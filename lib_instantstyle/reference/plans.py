@@ -12,7 +12,7 @@ from ..files.adapters import AdapterInfo
 from ..files.image_encoders import EncoderInfo, Feature
 from ..files.text_towers import TextTowerInfo
 from ..units.blocks import Layer
-from ..units.errors import InstantStyleError, PictureError, UnitError
+from ..units.errors import PictureError, placed
 from ..units.unit import PICTURE_FIELDS, StyleUnit
 from .host import Host
 from .pictures import Picture, read_picture
@@ -64,8 +64,7 @@ class UnitPlan(ReferencePlan):
 
 def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> ReferencePlan:
     """All that reading a unit's reference takes, whatever UNet is loaded; routing, weights and window do not matter."""
-    if not unit.image:
-        raise UnitError("A unit needs a reference picture; none was given.", "image")
+    unit.check_source()
     pictures = read_pictures(unit, read)
     adapter = host.adapter(unit.adapter)
     encoder = host.encoder(adapter.feature)
@@ -101,7 +100,5 @@ def content_tower(host: Host, unit: StyleUnit, encoder: EncoderInfo) -> TextTowe
     """The file that reads the unit's content prompt; None when the checkpoint does, or there is nothing to read."""
     if not unit.removes_content or not unit.content_prompt.strip():
         return None
-    try:
+    with placed(field="content_prompt"):
         return host.text_tower(encoder)
-    except InstantStyleError as error:
-        raise error.at(field="content_prompt") from None

@@ -50,7 +50,7 @@ class Reference:
         """cond without the content, by the unit's method, at its scale or at another: the shape of cond."""
         if self.content is None:
             return self.cond
-        after = self._without(self.content, self.unit.content_scale if scale is None else scale)
+        after = self._without(self.content, self.unit.removal_strength if scale is None else scale)
         return renormalised(after, self.cond) if self.unit.content_renorm else after
 
     def _without(self, content: Content, scale: float) -> Tensor:
@@ -74,7 +74,7 @@ class Reference:
         if self.content is None:
             return ()
         unit, patches = self.unit, (PATCH_METHOD, fingerprint(self.encoder.path)) if self.is_patches else ()
-        return unit.content_method, unit.content_scale, unit.content_renorm, patches
+        return unit.content_method, unit.removal_strength, unit.content_renorm, patches
 
     def _tensors(self) -> Iterator[Tensor]:
         yield from (self.cond, self.uncond)

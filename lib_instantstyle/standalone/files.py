@@ -12,7 +12,7 @@ from ..files.image_encoders import EncoderInfo, Feature, inspect_encoder
 from ..files.installed import ModelFiles, encoder_download
 from ..files.text_towers import TextTowerInfo
 from ..units.errors import AdapterNotFoundError, EncoderNotFoundError
-from ..units.unit import AUTO_ADAPTER
+from ..units.groups import AUTO_ADAPTER
 
 
 def default_cache() -> Path:

@@ -20,7 +20,7 @@ from ..reference.plans import content_tower, read_pictures
 from ..reference.removal import read_reference
 from ..reference.store import fingerprint
 from ..units.blocks import Layer, attention_layers
-from ..units.errors import CheckpointError, InstantStyleError
+from ..units.errors import CheckpointError, placed
 from ..units.routing import route
 from ..units.unit import StyleUnit
 from .attention import ModelCall, StyledLayer
@@ -54,10 +54,8 @@ class StyleSession:
         return tuple(self._numbered_plan(number, unit) for number, unit in enabled)
 
     def _numbered_plan(self, number: int, unit: StyleUnit) -> UnitPlan:
-        try:
+        with placed(unit=number):
             return self._plan(number, unit)
-        except InstantStyleError as error:
-            raise error.at(unit=number) from error.__cause__
 
     def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
         unit.check()
@@ -104,10 +102,8 @@ class StyleSession:
         self._unet = None
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
-        try:
+        with placed(unit=plan.number):
             key_values = self._key_values(plan)
-        except InstantStyleError as error:
-            raise error.at(unit=plan.number) from error.__cause__
         window = plan.unit.window
         return {layer: ImageKeyValue(*key_values[layer.index], scale, window) for layer, scale in plan.scales.items()}
 
@@ -129,10 +125,8 @@ class StyleSession:
 
 
 def _routed(unit: StyleUnit, layers: tuple[Layer, ...]) -> dict[Layer, float]:
-    try:
+    with placed(field="blocks"):
         return route(unit, layers)
-    except InstantStyleError as error:
-        raise error.at(field="blocks") from None
 
 
 @torch.no_grad()

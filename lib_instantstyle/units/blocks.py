@@ -123,5 +123,5 @@ def layers_at(address: str, layers: Iterable[Layer]) -> tuple[Layer, ...]:
     if not named:
         blocks = dict.fromkeys(layer.block for layer in every)
         listed = ", ".join(f"{block} (= {ldm_name(block)})" for block in blocks)
-        raise UnknownBlockError(f"{address[:80]!r} names no cross-attention block. Blocks: {listed}.")
+        raise UnknownBlockError(f"{address[:80]!r} is not a cross-attention block. Blocks: {listed}.")
     return named

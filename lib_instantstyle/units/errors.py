@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LABELS: dict[str, str] = {}  # what people call a unit's fields; the schema (units.unit) fills it in
 
 log = logging.getLogger("InstantStyle")
 
@@ -11,7 +15,8 @@ class InstantStyleError(Exception):
     """A refusal that names the rule, the value given and the way out.
 
     `field` is the unit's field at fault and `unit` its number counted from 1; both may be unknown
-    where the error is raised and are then filled in by whoever knows them.
+    where the error is raised and are then filled in by whoever knows them (`placed`). Programs read them as they are,
+    people read "Reference 1, Style weight".
     """
 
     status_code = 422  # the HTTP answer to a payload that runs into this error
@@ -34,9 +39,19 @@ class InstantStyleError(Exception):
         return {"error": type(self).__name__, "unit": self.unit, "field": self.field, "message": self.message}
 
     def __str__(self) -> str:
-        place = [f"unit {self.unit}"] if self.unit is not None else []
-        place += [self.field] if self.field else []
+        place = [f"Reference {self.unit}"] if self.unit is not None else []
+        place += [LABELS.get(self.field, self.field)] if self.field else []
         return f"{', '.join(place)}: {self.message}" if place else self.message
+
+
+@contextmanager
+def placed(*, unit: int | None = None, field: str | None = None) -> Iterator[None]:
+    """Errors that leave the block carry the place, as far as they do not know it themselves."""
+    try:
+        yield
+    except InstantStyleError as error:
+        error.at(unit=unit, field=field)
+        raise
 
 
 class UnitError(InstantStyleError):

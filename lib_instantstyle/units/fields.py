@@ -53,8 +53,8 @@ class Number:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UnitError(f"must be a number from {self.low:g} to {self.high:g}, got {shown(value)}.")
-        if not self.low <= value <= self.high:  # NaN is between no two numbers
-            raise UnitError(f"must lie between {self.low:g} and {self.high:g}, got {shown(value)}.")
+        if not self.low <= value <= self.high:  # NaN is never between two numbers
+            raise UnitError(f"must be between {self.low:g} and {self.high:g}, got {shown(value)}.")
         return float(value)
 
     def schema(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Scales:
 class Pictures:
     """One picture or several: base64 text or data URLs; inside the process PIL images too.
 
-    Only the types are checked here; `core.pictures` decodes.
+    Only the types are checked here; `reference.pictures` decodes.
     """
 
     most: int = MAX_PICTURES

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import InstantStyleError
-from .unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit
+from .unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit, checked, in_effect
 
 MAX_LINE = 100_000  # characters read of a line; the longest that a unit makes has half as many
 VERSION_KEY = "InstantStyle version"
 ALWAYS_WRITTEN = ("image", "adapter", "preset", "weight")
 NOT_WRITTEN = ("enabled",)  # only enabled units are written at all
+UNWRITTEN_STRENGTH = 0.5  # of a removal in a line without content_scale, whatever the method: so 0.1.0 wrote it
 
 _PLAIN = re.compile(r"[\w.+-]([\w .+-]*[\w.+-])?")
 _KEY = re.compile(r"\s*(\w+):\s*")
@@ -32,7 +33,9 @@ def unit_key(number: int) -> str:
 
 def to_infotext(unit: StyleUnit) -> str:
     """Everything needed to repeat the unit; in `image` and its like, pictures are given by their hashes."""
-    values = {name: value for name, value in unit.to_dict().items() if _is_written(name, value)}
+    fields = unit.to_dict()
+    fields["content_scale"] = None if unit.removal_strength == UNWRITTEN_STRENGTH else unit.removal_strength
+    values = {name: value for name, value in fields.items() if _is_written(name, value)}
     for name in values.keys() & set(PICTURE_FIELDS):
         values[name] = values[name][0] if len(values[name]) == 1 else values[name]
     return ", ".join(f"{name}: {_write(value)}" for name, value in values.items())
@@ -60,7 +63,10 @@ def from_infotext(text: str) -> dict[str, Any]:
     """The fields that a line holds, checked one by one; pictures come as lists of hashes."""
     if len(text) > MAX_LINE:
         return {}
-    return {name: value for name, value in _pairs(text) if name in FIELDS and _is_valid(name, value)}
+    fields = {name: value for name, value in _pairs(text) if name in FIELDS and _is_valid(name, value)}
+    removal = {**DEFAULTS, **fields}
+    is_told = in_effect("content_scale", removal) == UNWRITTEN_STRENGTH or removal["content_scale"] is not None
+    return fields if is_told else {**fields, "content_scale": UNWRITTEN_STRENGTH}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, Any]]:
@@ -84,10 +90,10 @@ def _read(text: str, position: int) -> tuple[Any, int]:
 
 def _is_valid(name: str, value: object) -> bool:
     try:
-        FIELDS[name].kind.parse(value)
+        checked(name, value)
     except InstantStyleError:
         return False
-    return True
+    return value is not None
 
 
 def units_in(params: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_PROMPT = 2000  # characters; a text tower reads 77 tokens, and brackets within brackets take their time
+MAX_PHRASES = 32  # of one prompt; the time that *auto* takes grows with their third power
 MAX_WEIGHT = 2.0  # that of content_scale; below 0 a phrase would be added, so 0 is the other end
 EMPHASIS = 1.1
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..units.errors import UnitError
 from ..units.fields import shown
+from ..units.groups import STRENGTHS
 from ..units.routing import CUSTOM, PRESETS
 from ..units.unit import DEFAULTS, StyleUnit, parse_units
 
@@ -92,8 +93,15 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM and unit["enabled"] else None
     has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None
+    if unit["content_scale"] == STRENGTHS.get(str(unit["content_method"])):
+        unit["content_scale"] = None  # as good as not given, so that it follows a method chosen elsewhere, by X/Y/Z
     unused = not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
     return {**unit, "enabled": bool(unit["enabled"]) and not unused}
+
+
+def strength_after(chosen: str, before: str, strength: float) -> float:
+    """The removal strength once another method is chosen: one that was left alone follows the method."""
+    return STRENGTHS[chosen] if strength == STRENGTHS[before] else strength
 
 
 def read_blocks(text: object, number: int) -> dict[str, Any] | None:

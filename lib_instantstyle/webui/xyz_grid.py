@@ -8,9 +8,9 @@ from typing import Any
 
 from modules import scripts
 
-from ..units.errors import InstantStyleError, UnitError
+from ..units.errors import UnitError
 from ..units.fields import Choice, Number
-from ..units.unit import FIELDS, StyleUnit
+from ..units.unit import FIELDS, StyleUnit, checked
 from .arguments import requested_units
 
 TITLE = "InstantStyle"  # of the always-on script
@@ -40,7 +40,7 @@ def _confirm(name: str) -> Callable[[Any, Any], None]:
 
     def confirm(p: Any, values: Sequence[Any]) -> None:
         for value in values:
-            _checked(name, value)
+            checked(name, value)
         script = next(one for one in p.scripts.alwayson_scripts if one.title() == TITLE)
         _first_in_use(requested_units(p.script_args[script.args_from : script.args_to]))
 
@@ -65,15 +65,8 @@ def _set(name: str) -> Callable[[Any, Any, Any], None]:
 
 def in_cell(p: Any, units: Sequence[StyleUnit]) -> tuple[StyleUnit, ...]:
     """The units with a grid cell's values in the first enabled one; unchanged outside a grid. Raises UnitError."""
-    values = {name: _checked(name, value) for name, value in getattr(p, CELL_VALUES, {}).items()}
+    values = {name: checked(name, value) for name, value in getattr(p, CELL_VALUES, {}).items()}
     if not values:
         return tuple(units)
     first = _first_in_use(units)
     return (*units[:first], replace(units[first], **values), *units[first + 1 :])
-
-
-def _checked(name: str, value: Any) -> Any:
-    try:
-        return FIELDS[name].kind.parse(value)
-    except InstantStyleError as error:
-        raise error.at(field=name) from None

@@ -135,7 +135,7 @@ def test_all_content_settings_come_back_from_the_picture(panel, browser, files, 
     panel.choose("content_method", "Auto")
     panel.type("content_scale", "0.8")
     panel.page.get_by_text(MORE).first.click()
-    panel.choose("content_renorm", "Restore the length")
+    panel.choose("content_renorm", "Keep the embedding's original strength")
     panel.drop(files[1], field="content_image")
     panel.drop(files[2], field="negative_image")
     first, message = panel.generate()

@@ -20,7 +20,7 @@ from lib_instantstyle.reference.content import (
     renormalised,
     subtract,
 )
-from lib_instantstyle.units.unit import CONTENT_METHODS
+from lib_instantstyle.units.groups import CONTENT_METHODS
 
 WIDTH = 1280
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}

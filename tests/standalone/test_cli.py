@@ -160,10 +160,10 @@ def test_control_and_init_pictures_come_through(arguments: Arguments, models: Pa
 
 
 REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
-    (("--weight", 9), "weight: must lie between -1 and 3, got 9"),
+    (("--weight", 9), "Style weight: must be between -1 and 3, got 9"),
     (("--preset", "styel"), "must be one of"),
     (("--block", "up_blocks.0"), "ADDRESS=SCALE"),
-    (("--block", "up_blocks.9=1"), "names no cross-attention block"),
+    (("--block", "up_blocks.9=1"), "is not a cross-attention block"),
     (("--width", 70), "multiple of 8"),
     (("--style", "nothing.png"), "There is no file nothing.png"),
     (("--prompts", "nothing.txt"), "nothing.txt cannot be read"),
@@ -175,7 +175,7 @@ REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
     (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--dtype", "float64"), "dtype must be one of"),
-    (("--start", 0.5, "--end", 0.5), "start must lie before end"),
+    (("--start", 0.5, "--end", 0.5), "The start must be before the end"),
     (("--out", __file__), "Not a directory"),
 ]
 

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from lib_instantstyle.units.errors import UnitError, explained
+from lib_instantstyle.units import unit as schema
+from lib_instantstyle.units.errors import UnitError, explained, placed
 
 
 def test_a_foreseen_error_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -24,3 +25,24 @@ def test_an_unforeseen_error_is_told_by_its_kind_and_logged_with_its_trace(caplo
     assert told.status_code == 500
     assert told.message == "InstantStyle failed: KeyError: 'missing'"
     assert caplog.records[0].exc_info[1].args == ("missing",)
+
+
+def test_people_read_the_references_number_and_the_label_programs_read_number_and_name() -> None:
+    for name, spec in schema.FIELDS.items():
+        error = UnitError("is wrong.", name, 2)
+        assert str(error) == f"Reference 2, {spec.label}: is wrong."
+        assert (error.as_json()["unit"], error.as_json()["field"]) == (2, name)
+    assert str(UnitError("is wrong.", "words")) == "words: is wrong."
+    assert str(UnitError("All is wrong.")) == "All is wrong."
+
+
+def test_an_error_gets_the_place_that_it_does_not_know_and_keeps_what_it_knows() -> None:
+    with pytest.raises(UnitError) as caught, placed(unit=3), placed(unit=1, field="blocks"):
+        raise UnitError("is wrong.", "image") from KeyError("first")
+    assert (caught.value.unit, caught.value.field) == (1, "image")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_other_errors_pass_a_place_by_unchanged() -> None:
+    with pytest.raises(KeyError), placed(unit=3):
+        raise KeyError("x")

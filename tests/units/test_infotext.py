@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_instantstyle.units.infotext import from_infotext, to_infotext, unit_key, units_in
-from lib_instantstyle.units.unit import DEFAULTS, FIELDS, StyleUnit
+from lib_instantstyle.units.unit import DEFAULTS, StyleUnit, checked, in_effect
 
 HASH = "0123456789abcdef0123456789abcdef"
 NUMBER_LIKE_HASH = "12345678901234567890123456789012"
@@ -29,7 +30,7 @@ units = st.builds(
     layout_weight=st.none() | weights,
     blocks=st.none() | scales.map(lambda pairs: tuple(pairs.items())),
     content_prompt=texts,
-    content_scale=st.floats(0, 2),
+    content_scale=st.none() | st.floats(0, 2),
     content_method=st.sampled_from(["subtract", "project", "auto", "off"]),
     content_renorm=st.booleans(),
     content_image=hashes,
@@ -41,8 +42,31 @@ units = st.builds(
 
 @given(units)
 def test_every_setting_comes_back(unit: StyleUnit) -> None:
-    read = {**DEFAULTS, **from_infotext(to_infotext(unit))}
-    assert StyleUnit(**{name: FIELDS[name].kind.parse(value) for name, value in read.items()}) == unit
+    read = StyleUnit(**{name: checked(name, value) for name, value in from_infotext(to_infotext(unit)).items()})
+    assert read.removal_strength == unit.removal_strength
+    assert replace(read, content_scale=None) == replace(unit, content_scale=None)
+
+
+@pytest.mark.parametrize(
+    ("line", "strength"),
+    [
+        ("", 0.5),
+        ("content_method: project", 0.5),
+        ("content_method: auto", 0.5),
+        ("content_method: auto, content_scale: 1.0", 1.0),
+        ("content_method: auto, content_scale: 0.7", 0.7),
+        ("content_scale: 1.0", 1.0),
+    ],
+)
+def test_a_line_of_0_1_0_still_means_what_it_meant(line: str, strength: float) -> None:
+    assert StyleUnit(**from_infotext(line)).removal_strength == strength
+    assert in_effect("content_scale", {**DEFAULTS, **from_infotext(line)}) == strength
+
+
+@pytest.mark.parametrize(("method", "written"), [("auto", "content_scale: 1.0"), ("subtract", "")])
+def test_a_strength_that_was_not_given_is_written_unless_it_is_half(method: str, written: str) -> None:
+    line = to_infotext(StyleUnit(image=(HASH,), content_method=method))
+    assert re.findall(r"content_scale: [\d.]+", line) == [written][: bool(written)]
 
 
 def webui_round_trip(value: str) -> str:
@@ -81,7 +105,8 @@ def test_pictures_beside_the_reference_are_written_by_their_hashes() -> None:
 @given(st.text(max_size=300))
 def test_reading_never_raises_and_never_lets_an_invalid_value_through(text: str) -> None:
     for name, value in from_infotext(text).items():
-        FIELDS[name].kind.parse(value)
+        assert value is not None
+        checked(name, value)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +118,7 @@ def test_reading_never_raises_and_never_lets_an_invalid_value_through(text: str)
         "preset: evil",
         "blocks: [1]",
         "unknown: 1",
+        "content_method: null",
         "content_prompt: {",
         "{",
     ],

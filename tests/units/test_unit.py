@@ -10,7 +10,9 @@ import pytest
 
 from lib_instantstyle.units.errors import UnitError
 from lib_instantstyle.units.fields import MAX_TEXT
-from lib_instantstyle.units.unit import DEFAULTS, FIELDS, StyleUnit, parse_units, unit_schema
+from lib_instantstyle.units.groups import CONTENT_METHODS
+from lib_instantstyle.units.phrases import MAX_PHRASES
+from lib_instantstyle.units.unit import DEFAULTS, FIELDS, StyleUnit, in_effect, parse_units, unit_schema
 
 from ..tiny import picture
 
@@ -97,19 +99,18 @@ def test_ends_of_the_range_are_included(name: str) -> None:
         assert type(getattr(disabled, name)) is float
 
 
-def test_null_stands_for_no_layout_weight_and_for_nothing_else() -> None:
-    assert StyleUnit.from_dict({"image": IMAGE, "layout_weight": None}).layout_weight is None
-    for name in set(NUMBERS) - {"layout_weight"}:
-        assert refused(**{name: None}).field == name
+@pytest.mark.parametrize("name", sorted(FIELDS.keys() - {"image"}))
+def test_null_stands_for_the_default_of_every_field(name: str) -> None:
+    assert StyleUnit.from_dict({"image": IMAGE, name: None}) == StyleUnit(image=(IMAGE,))
 
 
-@pytest.mark.parametrize("value", [0, 1, "true", None])
+@pytest.mark.parametrize("value", [0, 1, "true"])
 def test_enabled_must_be_a_bool(value: object) -> None:
     assert refused(enabled=value).field == "enabled"
 
 
 @pytest.mark.parametrize(("name", "good"), [("preset", "style"), ("content_method", "subtract")])
-@pytest.mark.parametrize("value", ["Style", "", None, 3, ["style"]])
+@pytest.mark.parametrize("value", ["Style", "", 3, ["style"]])
 def test_choice_outside_the_list_is_refused_with_the_list(name: str, good: str, value: object) -> None:
     error = refused(**{name: value})
     assert (error.field, good in error.message) == (name, True)
@@ -169,14 +170,15 @@ def test_error_carries_the_units_number_counted_from_one() -> None:
     with pytest.raises(UnitError) as caught:
         parse_units([{"image": IMAGE}, {"image": IMAGE, "weight": 9}], limit=3)
     assert (caught.value.unit, caught.value.field) == (2, "weight")
-    assert str(caught.value).startswith("unit 2, weight: ")
-    assert caught.value.as_json()["error"] == "UnitError"
+    assert str(caught.value) == "Reference 2, Style weight: must be between -1 and 3, got 9."
+    told = caught.value.as_json()
+    assert (told["error"], told["unit"], told["field"]) == ("UnitError", 2, "weight")
 
 
 def test_one_unit_more_than_allowed_is_refused() -> None:
     units = [{"image": IMAGE}] * 3
     assert len(parse_units(units, limit=3)) == 3
-    with pytest.raises(UnitError, match="At most 2 units") as caught:
+    with pytest.raises(UnitError, match="At most 2 references") as caught:
         parse_units(units, limit=2)
     assert caught.value.unit == 3
 
@@ -188,6 +190,23 @@ def test_content_is_removed_only_with_a_prompt_and_a_scale(prompt: str, scale: f
     assert StyleUnit(content_prompt=prompt, content_scale=scale).removes_content is removes
     assert not StyleUnit(content_prompt=prompt, content_scale=scale, content_method="off").removes_content
     assert StyleUnit(content_prompt=prompt, content_scale=scale, content_image=(IMAGE,)).removes_content is bool(scale)
+
+
+@pytest.mark.parametrize(("method", "strength"), [("subtract", 0.5), ("project", 0.5), ("auto", 1.0)])
+def test_each_method_has_its_own_strength_unless_one_is_given(method: str, strength: float) -> None:
+    assert StyleUnit(content_method=method).removal_strength == strength
+    assert StyleUnit(content_method=method, content_scale=0.0).removal_strength == 0.0
+    assert in_effect("content_scale", {**DEFAULTS, "content_method": method}) == strength
+    assert in_effect("content_scale", {**DEFAULTS, "content_method": method, "content_scale": 0.2}) == 0.2
+
+
+@pytest.mark.parametrize("method", CONTENT_METHODS)
+def test_a_prompt_of_more_phrases_than_can_be_removed_is_refused_with_their_number(method: str) -> None:
+    phrases = [f"thing {number}" for number in range(MAX_PHRASES + 1)]
+    assert StyleUnit.from_dict({"image": IMAGE, "content_prompt": ",".join(phrases[1:]), "content_method": method})
+    error = refused(content_prompt=",".join(phrases), content_method=method)
+    assert error.field == "content_prompt"
+    assert f"at most {MAX_PHRASES} phrases; this prompt has {MAX_PHRASES + 1}" in error.message
 
 
 @pytest.mark.parametrize("name", ["content_image", "negative_image"])
@@ -205,7 +224,7 @@ def test_one_picture_at_most_is_avoided() -> None:
     assert len(StyleUnit.from_dict({"image": IMAGE, "content_image": [IMAGE, IMAGE]}).content_image) == 2
 
 
-@pytest.mark.parametrize("value", [0, 1, "true", None])
+@pytest.mark.parametrize("value", [0, 1, "true"])
 def test_renorm_must_be_a_bool(value: object) -> None:
     assert refused(content_renorm=value).field == "content_renorm"
 

@@ -15,6 +15,7 @@ from lib_instantstyle.webui.arguments import (
     PANEL_VALUES,
     read_blocks,
     requested_units,
+    strength_after,
     unit_limit,
     unit_to_analyse,
     write_blocks,
@@ -22,7 +23,7 @@ from lib_instantstyle.webui.arguments import (
 
 PICTURE = Image.new("RGB", (4, 4))
 EMPTY = dict.fromkeys(("image", "more_pictures", "content_image", "negative_image"))
-UNTOUCHED = {**DEFAULTS, **EMPTY, "layout_weight": 1.0, "blocks": ""}
+UNTOUCHED = {**DEFAULTS, **EMPTY, "layout_weight": 1.0, "content_scale": 0.5, "blocks": ""}
 
 
 def arguments(*tabs: dict[str, Any], is_on: bool = True, slots: tuple[Any, ...] = (), limit: int = 3) -> list[Any]:
@@ -58,7 +59,7 @@ def test_an_open_panel_without_a_picture_is_refused() -> None:
 
 @pytest.mark.parametrize("meant", [{"content_prompt": "a cat"}, {"preset": "custom", "blocks": "mid_block: 1"}])
 def test_a_filled_tab_without_a_picture_is_refused_and_not_skipped(meant: dict[str, str]) -> None:
-    with pytest.raises(UnitError, match="needs a reference picture") as caught:
+    with pytest.raises(UnitError, match="needs a picture") as caught:
         requested_units(arguments({"image": PICTURE}, meant))
     assert (caught.value.unit, caught.value.field) == (2, "image")
 
@@ -93,7 +94,7 @@ def test_pictures_to_remove_and_to_avoid_reach_the_unit() -> None:
 
 @pytest.mark.parametrize("name", ["content_image", "negative_image"])
 def test_tab_with_another_picture_alone_is_refused_and_not_skipped(name: str) -> None:
-    with pytest.raises(UnitError, match="needs a reference picture"):
+    with pytest.raises(UnitError, match="needs a picture"):
         requested_units(arguments({"image": PICTURE}, {name: PICTURE}))
 
 
@@ -116,7 +117,7 @@ def test_slots_go_before_the_panel() -> None:
 
 
 def test_a_unit_too_many_is_refused() -> None:
-    with pytest.raises(UnitError, match="At most 3 units") as caught:
+    with pytest.raises(UnitError, match="At most 3 references") as caught:
         requested_units(arguments(slots=({"image": "abc"},) * 4))
     assert caught.value.unit == 4
 
@@ -155,3 +156,19 @@ def test_looking_at_a_tab_without_a_picture_names_the_picture() -> None:
     with pytest.raises(UnitError) as caught:
         unit_to_analyse({"image": None, "more_pictures": None, "adapter": "auto"})
     assert caught.value.field == "image"
+
+
+def test_a_strength_that_was_left_alone_follows_the_method_and_another_stays() -> None:
+    assert strength_after("auto", "subtract", 0.5) == 1.0
+    assert strength_after("project", "auto", 1.0) == 0.5
+    assert strength_after("auto", "project", 0.7) == 0.7
+    assert strength_after("subtract", "project", 1.0) == 1.0
+
+
+@pytest.mark.parametrize(("method", "strength"), [("subtract", 0.5), ("auto", 1.0)])
+def test_a_strength_where_its_method_has_it_counts_as_not_given(method: str, strength: float) -> None:
+    """So that an X/Y/Z axis over the methods gives each its own."""
+    unit, *_ = requested_units(arguments({"image": PICTURE, "content_method": method, "content_scale": strength}))
+    assert unit.content_scale is None
+    unit, *_ = requested_units(arguments({"image": PICTURE, "content_method": method, "content_scale": 0.7}))
+    assert unit.content_scale == 0.7

@@ -12,7 +12,7 @@ from modules.ui_components import InputAccordion
 
 from ...reference.analysis import Progress
 from ...units.errors import InstantStyleError
-from ...units.unit import AUTO_ADAPTER
+from ...units.groups import AUTO_ADAPTER
 from ..arguments import NO_UNIT
 from ..hosts.folders import adapter_folders, encoder_folders, unit_count
 from ..hosts.webui_host import WebUIHost

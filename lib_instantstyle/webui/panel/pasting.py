@@ -9,7 +9,7 @@ import gradio as gr
 
 from ...reference.store import PictureStore
 from ...units.infotext import unit_key, units_in
-from ...units.unit import AUTO_ADAPTER, DEFAULTS, FIELDS
+from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, write_blocks
 from .readiness import status_html
 
@@ -87,6 +87,4 @@ def _component_value(name: str, fields: dict[str, Any], pictures: PictureStore) 
         return [str(path) for picture in hashes[1:] if (path := pictures.path(picture))] or None
     if name == "blocks":
         return write_blocks(fields["blocks"])
-    if name == "layout_weight" and fields[name] is None:
-        return fields["weight"]
-    return fields.get(name, AUTO_ADAPTER)
+    return in_effect(name, fields)

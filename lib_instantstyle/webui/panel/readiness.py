@@ -16,7 +16,7 @@ from ...files.image_encoders import EncoderInfo, Feature
 from ...files.installed import ModelFiles, encoder_download
 from ...units.blocks import attention_layers
 from ...units.errors import InstantStyleError
-from ...units.unit import AUTO_ADAPTER
+from ...units.groups import AUTO_ADAPTER
 
 FIRST_ADAPTER = DOWNLOADS["ip-adapter_sdxl.safetensors"]
 FIRST_FEATURE = Feature("pooled", 1280)  # which it reads

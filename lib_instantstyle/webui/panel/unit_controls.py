@@ -12,9 +12,10 @@ from modules.ui_components import ToolButton
 
 from ...units.blocks import SDXL_BLOCKS, ldm_name
 from ...units.fields import Number
+from ...units.groups import AUTO_ADAPTER, CONTENT_METHODS
 from ...units.routing import CUSTOM, PRESETS
-from ...units.unit import AUTO_ADAPTER, CONTENT_METHODS, DEFAULTS, FIELDS
-from ..arguments import ONE_PICTURE, PANEL_VALUES
+from ...units.unit import DEFAULTS, FIELDS, in_effect
+from ..arguments import ONE_PICTURE, PANEL_VALUES, strength_after
 from .content_analysis import ContentAnalysis
 
 STEP = 0.05
@@ -74,7 +75,7 @@ class UnitTab:
     def _slider(self, name: str, **extra: Any) -> Any:
         kind = FIELDS[name].kind
         assert isinstance(kind, Number)
-        value = {"value": DEFAULTS[name], "minimum": kind.low, "maximum": kind.high, "step": STEP}
+        value = {"value": in_effect(name, DEFAULTS), "minimum": kind.low, "maximum": kind.high, "step": STEP}
         return self._add(name, gr.Slider(**{**self._common(name), **value, **extra}))
 
     def _pictures(self) -> None:
@@ -97,7 +98,7 @@ class UnitTab:
         preset = self._add("preset", gr.Radio(**self._common("preset"), choices=PRESET_CHOICES, value="style"))
         with gr.Row():
             self._slider("weight")
-            layout = self._slider("layout_weight", value=DEFAULTS["weight"], visible=False)
+            layout = self._slider("layout_weight", visible=False)
         with gr.Column(visible=False) as custom:
             blocks = gr.Textbox(**self._common("blocks"), lines=3, value="", placeholder=_blocks_example())
             self._add("blocks", blocks)
@@ -126,9 +127,17 @@ class UnitTab:
         prompt = gr.Textbox(**self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest")
         self._add("content_prompt", prompt)
         self._analysis.build()
-        self._slider("content_scale")
+        strength = self._slider("content_scale")
         method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
         self._add("content_method", method)
+        before = gr.State("subtract")
+        method.input(  # not `change`, which pasting sets off, too
+            fn=lambda chosen, before, strength: (strength_after(chosen, before, strength), chosen),
+            inputs=[method, before, strength],
+            outputs=[strength, before],
+            queue=False,
+            show_progress=False,
+        )
         with gr.Accordion("More about content: pictures to remove and to avoid", open=False):
             with gr.Row():
                 for name in ONE_PICTURE:

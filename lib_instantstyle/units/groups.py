@@ -1,0 +1,148 @@
+"""The fields of a unit in four groups: where the style comes from, where it goes, what is removed from it, and when.
+
+A group knows what its own fields mean together and raises UnitError where they contradict each other. A new field is
+one row in its group; a new group is one more base of `StyleUnit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from .errors import UnitError
+from .fields import Choice, Flag, Number, Pictures, Scales, Text
+from .phrases import MAX_PHRASES, parse_phrases
+from .routing import CUSTOM, PRESETS
+from .schedule import Window
+from .spec import asked
+
+AUTO_ADAPTER = "auto"
+NO_REMOVAL = "off"
+STRENGTHS = {"subtract": 0.5, "project": 0.5, "auto": 1.0, NO_REMOVAL: 0.5}  # of each removal method, if not given
+CONTENT_METHODS = tuple(STRENGTHS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the style comes from."""
+
+    enabled: bool = asked(True, Flag(), "Use this reference", "Whether this reference takes part.")
+    image: tuple[str | Image.Image, ...] = asked(
+        (), Pictures(), "Reference picture", "The picture whose style is used; several pictures are read as one style."
+    )
+    adapter: str = asked(
+        AUTO_ADAPTER,
+        Text(),
+        "Adapter",
+        "Name of the IP-Adapter file, without its ending; auto picks the best one installed.",
+    )
+
+    def check_source(self) -> None:
+        if not self.image:
+            raise UnitError("A reference needs a picture; none was given.", "image")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which layers see the reference, and how strongly."""
+
+    preset: str = asked("style", Choice(tuple(PRESETS)), "Preset", "Which cross-attention blocks see the reference.")
+    weight: float = asked(1.0, Number(-1, 3), "Style weight", "How strongly the reference acts; 0 turns it off.")
+    layout_weight: float | None = asked(
+        None,
+        Number(-1, 3, optional=True),
+        "Layout weight",
+        "Weight of the layout block in the preset style_and_layout; the style weight if not given.",
+    )
+    blocks: tuple[tuple[str, float], ...] | None = asked(
+        None,
+        Scales(-1, 3),
+        "Custom blocks",
+        "For the preset custom: block addresses with scales. A block acts at scale × weight; the most specific "
+        "address wins.",
+    )
+
+    def check_where(self) -> None:
+        if self.preset == CUSTOM and not self.blocks:
+            raise UnitError("The preset custom needs blocks, an object {address: scale}; none was given.", "blocks")
+        if self.preset != CUSTOM and self.blocks is not None:
+            raise UnitError(f"Blocks go with the preset custom only; the preset is {self.preset}.", "blocks")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What the reference shows and the result should not."""
+
+    content_prompt: str = asked(
+        "", Text(), "Content to remove", "What to remove from the reference, in words: a rabbit, a forest."
+    )
+    content_scale: float | None = asked(
+        None,
+        Number(0, 2, optional=True),
+        "Removal strength",
+        "How much of the content is removed; 0 removes nothing. At 1, project removes all of it and auto just enough. "
+        "If not given: 1 with auto, 0.5 with the other methods.",
+    )
+    content_method: str = asked(
+        "subtract",
+        Choice(CONTENT_METHODS),
+        "Removal method",
+        "subtract: the paper's method, embedding minus strength × text; project: removes only the component along each "
+        "phrase; auto: removes just enough to make each phrase no more similar than unrelated text; off: removes "
+        "nothing.",
+    )
+    content_renorm: bool = asked(
+        False,
+        Flag(),
+        "Keep the embedding's original strength",
+        "Scales the embedding back to the length it had before the removal.",
+    )
+    content_image: tuple[str | Image.Image, ...] = asked(
+        (),
+        Pictures(optional=True),
+        "Picture to remove",
+        "A picture of what to remove from the reference, by the same method and at the same strength.",
+    )
+    negative_image: tuple[str | Image.Image, ...] = asked(
+        (),
+        Pictures(most=1, optional=True),
+        "Picture to avoid",
+        "What the unconditional side sees instead of nothing; the result moves away from it.",
+    )
+
+    @property
+    def removal_strength(self) -> float:
+        """content_scale, or its method's own where that is not given."""
+        return STRENGTHS[self.content_method] if self.content_scale is None else self.content_scale
+
+    @property
+    def removes_content(self) -> bool:
+        """Whether there is anything to remove from the reference."""
+        named = bool(self.content_prompt.strip()) or bool(self.content_image)
+        return named and self.removal_strength > 0 and self.content_method != NO_REMOVAL
+
+    def check_removal(self) -> None:
+        phrases = len(parse_phrases(self.content_prompt))
+        if phrases > MAX_PHRASES:
+            raise UnitError(
+                f"Commas may separate at most {MAX_PHRASES} phrases; this prompt has {phrases}. "
+                "Remove some, or join those that belong together.",
+                "content_prompt",
+            )
+
+
+@dataclass(frozen=True)
+class When:
+    """In which part of sampling the reference acts."""
+
+    start: float = asked(0.0, Number(0, 1), "Start", "Where in sampling the style starts, as a fraction of the steps.")
+    end: float = asked(1.0, Number(0, 1), "End", "Where in sampling the style ends, as a fraction of the steps.")
+
+    @property
+    def window(self) -> Window:
+        return Window(self.start, self.end)
+
+    def check_when(self) -> None:
+        if self.start >= self.end:
+            raise UnitError(f"The start must be before the end; got {self.start:g} and {self.end:g}.", "start")
