@@ -28,9 +28,9 @@ def attach(session: StyleSession, *units: StyleUnit) -> dict[int, tuple[Tensor, 
 class World:
     """The tiny models, read by transformers and by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapters: str = "adapters") -> None:
         self.encoder = vision_model()
-        self.adapters = {path.stem: load_file(str(path)) for path in (folder / "adapters").iterdir()}
+        self.adapters = {path.stem: load_file(str(path)) for path in (folder / adapters).iterdir()}
 
     @torch.no_grad()
     def image_embeds(self, seed: int) -> Tensor:

@@ -1,0 +1,173 @@
+"""AUTOMATIC1111's WebUI 1.10.1 with InstantStyle as its extension."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import torch
+
+from . import infotext, sampling, shared
+from .callbacks import ScriptCallbacks, Swallowed
+from .checkpoint import Checkpoint
+from .components import InputAccordion, ToolButton, tooltips
+from .loading import WING, installed, module
+from .processing import Img2Img, Job, Processed, Txt2Img, process_images
+from .scripts import ALWAYS_VISIBLE, Script, ScriptClassData, ScriptRunner, load_module, script_classes
+
+ROOT = Path(__file__).parents[3]
+CALLBACKS = ("cfg_denoiser", "script_unloaded", "before_ui", "ui_settings", "app_started")
+KINDS: dict[str, type[Job]] = {"txt2img": Txt2Img, "img2img": Img2Img}
+OPTIONS = {"batch_cond_uncond": True, "img2img_fix_steps": False, "return_grid": True, "emphasis": "Original"}
+FLAGS = {"api": True, "nowebui": False, "api_auth": None, "no_half": False, "no_gradio_queue": False}
+
+
+class A1111:
+    """One WebUI process: `with A1111(…).running() as web`. Then its tabs, API and settings are there."""
+
+    def __init__(self, models: Path, data: Path, **flags: Any) -> None:
+        self.models_path, self.data_path = models, data
+        self.swallowed = Swallowed()
+        self.callbacks = ScriptCallbacks(self.swallowed)
+        self.state = shared.State()
+        self.opts = shared.Options(**OPTIONS)
+        self.cmd_opts = SimpleNamespace(**{**FLAGS, **flags})
+        self.queue_lock = threading.Lock()
+        self.loaded_networks: list[object] = []
+        self.word_embeddings: dict[str, Any] = {}
+        self.sd_model: Any = self.checkpoint("sdxl.safetensors")
+        self.scripts_data: list[ScriptClassData] = []
+        self.runners: dict[str, ScriptRunner] = {}
+
+    def checkpoint(self, name: str) -> Any:
+        """A checkpoint file and the model that was loaded from it."""
+        file = self.data_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+        return Checkpoint(file, self.loaded_networks)
+
+    @contextmanager
+    def running(self) -> Iterator[A1111]:
+        """The WebUI, started: our script is loaded and the pages are built."""
+        with installed(self.modules()), tooltips():
+            self.start()
+            try:
+                yield self
+            finally:
+                self.callbacks.fire("script_unloaded")
+
+    def start(self) -> None:
+        """Execute the scripts and build the pages, as at every "Reload UI"."""
+        self.scripts_data[:] = script_classes(load_module(ROOT / "scripts/instantstyle.py"), "instantstyle.py")
+        self.callbacks.fire("ui_settings")
+        self.callbacks.fire("before_ui")
+        self.runners = {tab: ScriptRunner(self.scripts_data, tab == "img2img", self.swallowed) for tab in KINDS}
+        with gr.Blocks() as self.demo:
+            for runner in self.runners.values():
+                runner.setup_ui()
+
+    def reload_ui(self) -> None:
+        self.callbacks.fire("script_unloaded")
+        self.callbacks.clear()
+        self.start()
+
+    def add_neighbour(self, **callbacks: Callable[..., None]) -> None:
+        """Another extension's always-on script, which runs after ours: `callback(p, …)` by its name."""
+        methods = {name: lambda self, *args, do=do, **kwargs: do(*args, **kwargs) for name, do in callbacks.items()}
+        for runner in self.runners.values():
+            runner.alwayson_scripts.append(type("Neighbour", (Script,), methods)())
+
+    def library(self, name: str) -> Any:
+        """A module of our WebUI wing, as this process has it."""
+        return sys.modules[f"{WING}.{name}"]
+
+    def job(self, *args: Any, tab: str = "txt2img", **fields: Any) -> Any:
+        """A job whose first arguments of our script are `args`; the others are as the panel has them at the start."""
+        runner = self.runners[tab]
+        values = [getattr(control, "value", None) for control in runner.inputs]
+        first = runner.alwayson_scripts[0].args_from
+        values[first : first + len(args)] = args
+        return KINDS[tab](self, script_args=tuple(values), scripts=runner, **fields)
+
+    def generate(self, *args: Any, tab: str = "txt2img", **fields: Any) -> Processed:
+        """Make such a job's pictures; raises what ends it, as the WebUI's API does."""
+        return self.process(self.job(*args, tab=tab, **fields))
+
+    def process(self, p: Job) -> Processed:
+        """Run a job in its turn."""
+        with self.queue_lock, closing(p):
+            self.state.begin("scripts_txt2img")
+            try:
+                return process_images(p)
+            finally:
+                self.state.end()
+
+    def plain(self, **fields: Any) -> Processed:
+        """The same without InstantStyle installed."""
+        runner = ScriptRunner([], False, self.swallowed)
+        return process_images(Txt2Img(self, scripts=runner, **fields))
+
+    def shown(self, p: Job) -> str:
+        """What the page shows under the gallery after a job: its comments, or its error (call_queue.py)."""
+        try:
+            return html.escape(self.process(p).comments)
+        except Exception as error:
+            return f"<div class='error'>{html.escape(f'{type(error).__name__}: {error}')}</div>"
+
+    def modules(self) -> dict[str, ModuleType]:
+        """The WebUI's modules, by the names under which an extension imports them."""
+        return {**self._running_modules(), **self._model_modules(), **self._page_modules()}
+
+    def _running_modules(self) -> dict[str, ModuleType]:
+        live = {"sd_model": lambda: self.sd_model}
+        return {
+            "modules.shared": module(
+                live, opts=self.opts, cmd_opts=self.cmd_opts, state=self.state, OptionInfo=shared.OptionInfo
+            ),
+            "modules.script_callbacks": module(
+                **{f"on_{event}": self.callbacks.registrar(event) for event in CALLBACKS}
+            ),
+            "modules.scripts": module(Script=Script, AlwaysVisible=ALWAYS_VISIBLE, scripts_data=self.scripts_data),
+            "modules.call_queue": module(queue_lock=self.queue_lock),
+            "modules.fifo_lock": module(FIFOLock=threading.Lock),
+            "modules.cache": module(cache_dir=str(self.data_path / "cache")),
+            "modules.paths": module(
+                models_path=str(self.models_path), extensions_dir=str(self.data_path / "extensions")
+            ),
+        }
+
+    def _model_modules(self) -> dict[str, ModuleType]:
+        live = {"model_data": lambda: SimpleNamespace(sd_model=self.sd_model)}
+        hijack = SimpleNamespace(embedding_db=SimpleNamespace(word_embeddings=self.word_embeddings))
+        return {
+            "modules.devices": module(
+                device=torch.device("cpu"),
+                autocast=contextlib.nullcontext,
+                torch_gc=lambda: None,
+                patch_module_list=[torch.nn.Linear],
+            ),
+            "modules.lowvram": module(is_enabled=lambda model: model.lowvram, send_everything_to_cpu=lambda: None),
+            "modules.sd_hijack": module(model_hijack=hijack),
+            "modules.sd_hijack_open_clip": module(
+                tokenizer=SimpleNamespace(encode=lambda text: [ord(letter) % 97 for letter in text])
+            ),
+            "modules.sd_models": module(live),
+            "modules.sd_unet": module(current_unet=None, current_unet_option=None, get_unet_option=lambda: None),
+            "modules.sd_samplers": module(find_sampler_config=sampling.find_sampler_config),
+            "modules.sd_samplers_common": module(setup_img2img_steps=sampling.setup_img2img_steps),
+            "networks": module(loaded_networks=self.loaded_networks),
+        }
+
+    def _page_modules(self) -> dict[str, ModuleType]:
+        return {
+            "modules.infotext_utils": module(PasteField=infotext.PasteField),
+            "modules.ui_components": module(InputAccordion=InputAccordion, ToolButton=ToolButton),
+        }
