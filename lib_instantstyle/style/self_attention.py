@@ -1,0 +1,255 @@
+"""Style from a reference's own self-attention: no adapter, no image encoder, only the UNet that is there.
+
+With q, k, v of a row in an `attn1`, and q_r, k_r, v_r of the reference in the same layer of the same call:
+
+    shared   A(AdaIN(q, q_r), [AdaIN(k, k_r); k_r; k_r], [v; v_r; v_r])     StyleAligned, arXiv:2312.02133; listing the
+                                                                            tokens twice is its shift by log 2
+    swapped  A(q, k_r, v_r)                                                 Visual Style Prompting, arXiv:2402.12974
+    query    A(q_r, k, v)                                                   the guard of StyleKeeper, arXiv:2510.06827
+
+    out = A(q, k, v) + Σ_units scale · (A_unit − A(q, k, v))
+
+One unit at scale 1 needs no second attention: hooks on `to_q`, `to_k` and `to_v` hand the host that unit's q, k and v,
+and the host's own attention does the rest. Otherwise the host computes A(q, k, v), and a pre-hook on `to_out[0]` adds
+the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from ..units.schedule import Window
+from .attention import ModelCall
+
+EPSILON = 1e-5  # under the root of a variance, as StyleAligned has it
+QUERY, KEY, VALUE = LEAVES = ("to_q", "to_k", "to_v")
+REAL = 2  # times that a real picture's tokens are listed: a shift of its logits by log 2
+DRAWN = 1  # those of a picture that is drawn in the same batch
+
+Leaf = Callable[[str, Tensor, Tensor, int], Tensor]  # (leaf, own, reference's, copies) → what the layer computes with
+
+
+@dataclass
+class ReferenceRows:
+    """One reference in the call in progress: its rows run first and are kept, then the job's rows look at them."""
+
+    halves: tuple[bool, ...] = (True,)  # of the rows that are remembered: conditional?
+    writing: bool = False  # whether its own rows are in the UNet now
+    leads: bool = False  # no rows of its own: the first picture of each half leads the others
+
+    def rows_for(self, cond_rows: Sequence[bool]) -> list[int]:
+        """For each row of the job the remembered row that it looks at: its own half's, or the only one."""
+        return [self.halves.index(is_cond) if is_cond in self.halves else 0 for is_cond in cond_rows]
+
+    def leaders(self, cond_rows: Sequence[bool]) -> list[int]:
+        """For each row of the job the row of the first picture of its half."""
+        return [list(cond_rows).index(is_cond) for is_cond in cond_rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Attending:
+    """How one unit acts in one `attn1`."""
+
+    how: str  # a name of `HOW`
+    scale: float
+    window: Window
+    reference: ReferenceRows
+    rows: tuple[bool, ...] = (False, True)  # halves that look at the reference
+
+
+def adain(x: Tensor, like: Tensor) -> Tensor:
+    """x with the mean and the deviation of `like`, for each row and channel over the tokens. (rows, tokens, inner)"""
+    mean, deviation = _statistics(x)
+    new_mean, new_deviation = _statistics(like)
+    return (x - mean) / deviation * new_deviation + new_mean
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(1, keepdim=True), (x.var(1, keepdim=True) + EPSILON).sqrt()
+
+
+def shared(leaf: str, own: Tensor, reference: Tensor, copies: int) -> Tensor:
+    """Normalised to the reference (q, k), and followed by its tokens (k, v)."""
+    own = own if leaf == VALUE else adain(own, reference)
+    return own if leaf == QUERY else torch.cat([own, *[reference] * copies], 1)
+
+
+def swapped(leaf: str, own: Tensor, reference: Tensor, copies: int) -> Tensor:
+    """The reference's keys and values."""
+    return own if leaf == QUERY else reference
+
+
+def query(leaf: str, own: Tensor, reference: Tensor, copies: int) -> Tensor:
+    """The reference's query."""
+    return reference if leaf == QUERY else own
+
+
+HOW: dict[str, Leaf] = {"shared": shared, "swapped": swapped, "query": query}
+
+
+@dataclass
+class ReferredLayer:
+    """One `attn1` whose rows look at references. `attach` and `detach` are a pair; detaching twice is harmless."""
+
+    attn1: Any
+    units: tuple[Attending, ...]
+    call: ModelCall
+    _own: dict[str, Tensor] = field(default_factory=dict)  # leaf → its output, while it is needed
+    _kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # reference → leaf → (halves, tokens, inner)
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def attach(self) -> None:
+        """Put the hooks in place. Plain functions: other extensions filter hooks by their `__name__`."""
+        for leaf in LEAVES:
+            self._handles.append(getattr(self.attn1, leaf).register_forward_hook(self._at(leaf)))
+
+        def instantstyle_blend_references(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            blended = self._blended(args[0])
+            return None if blended is None else (blended, *args[1:])
+
+        self._handles.append(self.attn1.to_out[0].register_forward_pre_hook(instantstyle_blend_references))
+
+    def detach(self) -> None:
+        """Take the hooks out and let go of everything."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what a call has left."""
+        self._own.clear()
+        self._kept.clear()
+
+    def _at(self, leaf: str) -> Any:
+        def instantstyle_refer(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            return self._leaf(leaf, output)
+
+        return instantstyle_refer
+
+    def _leaf(self, leaf: str, output: Tensor) -> Tensor | None:
+        if writers := [unit.reference for unit in self.units if unit.reference.writing]:
+            for reference in writers:
+                self._kept.setdefault(id(reference), {})[leaf] = output
+            return None
+        acting = self.acting(output)
+        if not acting:
+            return None
+        if self._is_direct(acting):
+            return self._seen(acting[0], leaf, output)
+        self._own[leaf] = output
+        return None
+
+    def acting(self, output: Tensor) -> list[Attending]:
+        """The units that act in the call in progress; none in a call that is not the job's."""
+        if self.call.cond_rows is None:
+            return []
+        return [unit for unit in self.units if unit.window.contains(self.call.progress)]
+
+    @staticmethod
+    def _is_direct(acting: Sequence[Attending]) -> bool:
+        return len(acting) == 1 and acting[0].scale == 1
+
+    def _seen(self, unit: Attending, leaf: str, own: Tensor) -> Tensor:
+        """What the layer computes with in place of `own`, (rows, tokens, inner)."""
+        cond_rows = self._rows(own)
+        reference = unit.reference
+        if reference.leads:
+            kept, index, copies = own, reference.leaders(cond_rows), DRAWN
+        else:
+            kept, index, copies = self._kept[id(reference)][leaf], reference.rows_for(cond_rows), REAL
+        found = HOW[unit.how](leaf, own, kept[index].to(own), copies)
+        if set(cond_rows) <= set(unit.rows):
+            return found
+        looking = torch.tensor([is_cond in unit.rows for is_cond in cond_rows], device=own.device)
+        return torch.where(looking[:, None, None], found, own)
+
+    def _rows(self, own: Tensor) -> tuple[bool, ...]:
+        marks = self.call.cond_rows or ()
+        return marks * (len(own) // len(marks))
+
+    def _blended(self, hidden: Tensor) -> Tensor | None:
+        """hidden + Σ_units scale · (A_unit − hidden); None when the host's own attention has done it all."""
+        own, self._own = self._own, {}
+        if len(own) < len(LEAVES):
+            return None
+        heads, total = self.attn1.heads, hidden
+        for unit in self.acting(hidden):
+            q, k, v = (self._seen(unit, leaf, own[leaf]).unflatten(-1, (heads, -1)).transpose(1, 2) for leaf in LEAVES)
+            found = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2).to(hidden)
+            total = total + unit.scale * (found - hidden)
+        return total
+
+
+@dataclass
+class PooledNorm:
+    """A GroupNorm whose rows are normalised together with the reference's (StyleAligned): pooled mean and variance.
+
+    Both have as many places, so the pooled moments are the means of the two. Sharing a LayerNorm would change nothing:
+    it normalises each token by itself.
+    """
+
+    norm: Any
+    units: tuple[Attending, ...]
+    call: ModelCall
+    _kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # reference → mean, mean of squares
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def attach(self) -> None:
+        """Put the hook in place."""
+
+        def instantstyle_pool_statistics(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            return self._pooled(args[0], output)
+
+        self._handles.append(self.norm.register_forward_hook(instantstyle_pool_statistics))
+
+    def detach(self) -> None:
+        """Take the hook out and let go of everything."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what a call has left."""
+        self._kept.clear()
+
+    def _pooled(self, x: Tensor, output: Tensor) -> Tensor | None:
+        if writers := [unit.reference for unit in self.units if unit.reference.writing]:
+            for reference in writers:
+                self._kept[id(reference)] = self._moments(x)
+            return None
+        if self.call.cond_rows is None:
+            return None
+        acting = [unit for unit in self.units if unit.window.contains(self.call.progress)]
+        total = output
+        for unit in acting:
+            total = total + unit.scale * (self._with(unit.reference, x).to(output) - output)
+        return total if acting else None
+
+    def _with(self, reference: ReferenceRows, x: Tensor) -> Tensor:
+        """x normalised together with the reference's rows."""
+        marks = self.call.cond_rows or ()
+        cond_rows, own = marks * (len(x) // len(marks)), self._moments(x)
+        index = reference.leaders(cond_rows) if reference.leads else reference.rows_for(cond_rows)
+        kept = own if reference.leads else self._kept[id(reference)]
+        mean, square = ((mine + theirs[index].to(mine)) / 2 for mine, theirs in zip(own, kept))
+        grouped = (self._grouped(x) - mean) * torch.rsqrt(square - mean.square() + self.norm.eps)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return grouped.view(x.shape) * self.norm.weight.view(shape) + self.norm.bias.view(shape)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        exact = x.float() if x.element_size() < 4 else x
+        return exact.reshape(len(x), self.norm.num_groups, -1)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and mean of squares of each row's groups, each (rows, groups, 1)."""
+        grouped = self._grouped(x)
+        return grouped.mean(-1, keepdim=True), grouped.square().mean(-1, keepdim=True)
