@@ -17,11 +17,12 @@ from ..reference.plans import UnitPlan
 from ..style.session import StyleSession
 from ..units.errors import IncompatibleModelError, InstantStyleError, StyleNotAppliedError
 from ..units.unit import StyleUnit
-from .calls import PipelineCalls, check_pipeline
-from .files import NamedFiles
+from .analysis_host import FilesHost, Paths
+from .devices import pick_device, pick_dtype
 from .jobs import Job, batches, call_arguments, check_kind, check_windows, infotext
-from .models import Model, open_controlnet, open_pipeline, pick_device, pick_dtype, variant_of
-from .reading import FilesHost, Paths
+from .models import Model, open_controlnet, open_pipeline, variant_of
+from .named_files import NamedFiles
+from .unet_calls import PipelineCalls, check_pipeline
 
 # The pipeline of a job, by whether it has an init picture and a control picture.
 PIPELINES = {
@@ -33,7 +34,7 @@ PIPELINES = {
 
 
 class StandaloneHost(FilesHost):
-    """Implements hosts.protocol.Host on a diffusers SDXL pipeline. One job at a time."""
+    """Implements reference.host.Host on a diffusers SDXL pipeline. One job at a time."""
 
     def __init__(
         self, pipe: Any, adapters: Paths, encoders: Paths, *, controlnet: Any = None, cache: Path | None = None
@@ -79,7 +80,7 @@ class StandaloneHost(FilesHost):
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
         own = getattr(self.pipe, "text_encoder_2", None)
         width = int(own.config.projection_dim) if own is not None else None
-        return self.files.text_tower(encoder, width)
+        return self.tower_for(encoder, width)
 
     def tokenizer(self) -> Tokenizer | None:
         tokenize = getattr(self.pipe, "tokenizer_2", None)

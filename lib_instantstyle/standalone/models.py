@@ -5,6 +5,7 @@ diffusers is imported here and nowhere else, and only when a model is opened.
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from contextlib import suppress
@@ -14,12 +15,12 @@ from typing import Any
 
 import torch
 
-from ..files.tensor_files import SUFFIXES
+from ..files.tensor_files import SUFFIXES, open_tensors
 from ..units.errors import IncompatibleModelError, InstantStyleError
-from .file_marks import obeying_marks
 
 SDXL_CONFIG = "stabilityai/stable-diffusion-xl-base-1.0"  # whose configuration and tokenizers a checkpoint file lacks
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+# Names of empty tensors in a checkpoint file; AUTOMATIC1111 (pull request 16567) and ComfyUI look for the same.
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -33,33 +34,6 @@ class Checkpoint:
 
 
 Model = str | Path | Checkpoint
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name, or the best one here. Raises InstantStyleError when it is not here."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InstantStyleError(f"device must be like cuda, cuda:1, mps or cpu, got {name!r}.", "device") from None
-    here = {"cuda": torch.cuda.is_available(), "mps": _has_mps()}
-    if not here.get(device.type, True):
-        raise InstantStyleError(f"This torch {torch.__version__} has no device {name!r}. Take cpu.", "device")
-    return device
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
-
-
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The precision of that name, or what suits the device: half on a GPU, float32 on the CPU."""
-    if name is None:
-        return torch.float32 if device.type == "cpu" else torch.float16
-    if name not in DTYPES:
-        raise InstantStyleError(f"dtype must be one of {', '.join(DTYPES)}; got {name!r}.", "dtype")
-    return DTYPES[name]
 
 
 def import_diffusers() -> Any:
@@ -124,6 +98,33 @@ def _source_of(model: Model) -> tuple[str | Path, Path]:
 
 def _description(model: Model, path: Path) -> str:
     return description_of(model if isinstance(model, Checkpoint) else Checkpoint(path))
+
+
+def obeying_marks(scheduler: Any, path: Path) -> Any:
+    """A scheduler as the marks of the checkpoint at `path` want it; the one that was described where there are none.
+
+    Marks lie in the very file, so what describes it is believed in the rest only. Raises IncompatibleModelError when
+    a scheduler of this class cannot obey.
+    """
+    wanted = _wanted({name.rpartition(".")[2] for name in open_tensors(path).shapes}, scheduler.config)
+    if all(scheduler.config.get(name) == value for name, value in wanted.items()):
+        return scheduler
+    if lacking := [name for name in wanted if name not in inspect.signature(type(scheduler)).parameters]:
+        raise IncompatibleModelError(
+            f"{path.name} says that it predicts v; the {type(scheduler).__name__} of its description has no "
+            f"{', '.join(lacking)}. Give a description with an EulerDiscreteScheduler, like SDXL's own."
+        )
+    return type(scheduler).from_config(scheduler.config, **wanted)
+
+
+def _wanted(names: set[str], described: Any) -> dict[str, Any]:
+    if V_PREDICTION not in names:
+        return {}
+    wanted: dict[str, Any] = {"prediction_type": "v_prediction"}
+    if ZERO_SNR in names and not described.get("rescale_betas_zero_snr"):
+        # The last timestep, of pure noise, is where sampling has to begin (arXiv:2305.08891, table 2).
+        wanted |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return wanted
 
 
 def open_controlnet(model: str | Path, device: torch.device, dtype: torch.dtype) -> Any:

@@ -19,7 +19,7 @@ from lib_instantstyle.files.text_towers import TextTower
 from lib_instantstyle.reference import embedding
 from lib_instantstyle.reference.analysis import Analyst
 from lib_instantstyle.reference.analysis_json import answer, read_request
-from lib_instantstyle.standalone import StandaloneHost, reading
+from lib_instantstyle.standalone import StandaloneHost, analysis_host
 from lib_instantstyle.standalone import models as opening
 from lib_instantstyle.standalone.cli.app import FAILED, OK, REFUSED, main
 from lib_instantstyle.units.errors import IncompatibleModelError
@@ -104,7 +104,7 @@ def test_of_a_checkpoint_file_the_second_text_encoder_alone_is_read(
 
 
 def test_the_tower_in_a_checkpoint_file_says_what_the_pipelines_second_text_encoder_says(single_file: Path) -> None:
-    host = reading.ReadingHost(
+    host = analysis_host.ReadingHost(
         [single_file.parent / "adapter.safetensors"], [single_file.parent / "encoder"], single_file
     )
     info = host.text_tower(host.encoder(host.adapter("auto").feature))
@@ -121,7 +121,7 @@ def test_a_full_clip_model_goes_before_the_checkpoint_which_is_left_alone(
     arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip_model().save_pretrained(tmp_path / "full", safe_serialization=True)
-    monkeypatch.setattr(reading, "text_parts", lambda *_: pytest.fail("the model was looked at"))
+    monkeypatch.setattr(analysis_host, "text_parts", lambda *_: pytest.fail("the model was looked at"))
     tokenizer(tmp_path / "full")
     assert main(arguments("--encoder", tmp_path / "full", "--words", 3, "--json")) == OK
     (found,) = answered(capsys)
@@ -201,7 +201,7 @@ def test_what_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(IncompatibleModelError, match=r"owner/name cannot be fetched from the Hub: no network$"):
-        reading.text_parts("owner/name")
+        analysis_host.text_parts("owner/name")
 
 
 REFUSALS: list[tuple[tuple[object, ...], str]] = [
@@ -257,6 +257,6 @@ def test_no_diffusers_is_needed(arguments: Arguments) -> None:
 
 
 def test_a_host_for_reading_has_no_unet(models: Path) -> None:
-    host = reading.ReadingHost([models / "adapters"], [models / "encoder"], models / "sdxl")
+    host = analysis_host.ReadingHost([models / "adapters"], [models / "encoder"], models / "sdxl")
     with pytest.raises(IncompatibleModelError, match="StandaloneHost"):
         host.unet()

@@ -11,8 +11,8 @@ import pytest
 
 from lib_instantstyle.standalone.cli.app import OK, main
 from lib_instantstyle.standalone.cli.batch import Setting
-from lib_instantstyle.standalone.files import NamedFiles
 from lib_instantstyle.standalone.models import Checkpoint, Model
+from lib_instantstyle.standalone.named_files import NamedFiles
 
 from ..tiny import clip_model, picture
 from ..tiny.pipelines import tokenizer

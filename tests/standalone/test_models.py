@@ -15,10 +15,10 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from lib_instantstyle.files.adapters import inspect_adapter
-from lib_instantstyle.standalone import Checkpoint, Job, StandaloneHost
+from lib_instantstyle.standalone import Checkpoint, Job, StandaloneHost, devices
 from lib_instantstyle.standalone import models as opening
-from lib_instantstyle.standalone.identities import description_identity
-from lib_instantstyle.standalone.layout import check_model
+from lib_instantstyle.standalone.model_identity import description_identity
+from lib_instantstyle.standalone.model_shapes import check_model
 from lib_instantstyle.standalone.training import Settings
 from lib_instantstyle.standalone.training.materials import Place, open_frozen
 from lib_instantstyle.units.errors import (
@@ -147,20 +147,20 @@ def test_no_adapter_at_all_is_answered_with_where_to_get_one(models: Path, pipe:
 
 def test_device_and_precision_are_picked_for_each_other() -> None:
     cpu = torch.device("cpu")
-    assert opening.pick_dtype(None, cpu) == torch.float32
+    assert devices.pick_dtype(None, cpu) == torch.float32
     assert (
-        opening.pick_dtype(None, torch.device("cuda")) == opening.pick_dtype(None, torch.device("mps")) == torch.float16
+        devices.pick_dtype(None, torch.device("cuda")) == devices.pick_dtype(None, torch.device("mps")) == torch.float16
     )
-    assert opening.pick_dtype("bfloat16", cpu) == torch.bfloat16
-    assert opening.pick_device("cpu") == cpu
+    assert devices.pick_dtype("bfloat16", cpu) == torch.bfloat16
+    assert devices.pick_device("cpu") == cpu
     for wrong in ("xpu:nothing", "toaster"):
         with pytest.raises(InstantStyleError, match="device"):
-            opening.pick_device(wrong)
+            devices.pick_device(wrong)
     with pytest.raises(InstantStyleError, match="float64"):
-        opening.pick_dtype("float64", cpu)
+        devices.pick_dtype("float64", cpu)
     if not torch.cuda.is_available():
         with pytest.raises(InstantStyleError, match="Take cpu"):
-            opening.pick_device("cuda")
+            devices.pick_device("cuda")
 
 
 def test_half_precision_takes_the_half_size_files_of_the_hub_and_of_a_folder(

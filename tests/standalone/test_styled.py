@@ -14,7 +14,7 @@ from diffusers import HeunDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
 
 from lib_instantstyle.standalone import Job, StandaloneHost
-from lib_instantstyle.standalone.calls import rows_of_batch
+from lib_instantstyle.standalone.unet_calls import rows_of_batch
 from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.units.errors import (
     IncompatibleModelError,
@@ -263,7 +263,7 @@ def test_pipelines_that_cannot_be_read_are_refused(host: StandaloneHost, tmp_pat
 
 def test_a_pipeline_without_its_second_text_encoder_refuses_content_only(host: StandaloneHost) -> None:
     parts = {**host.pipe.components, "text_encoder_2": None}
-    bare = StandaloneHost(type(host.pipe)(**parts, add_watermarker=False), host.files.adapters, host.files.encoders)
+    bare = StandaloneHost(type(host.pipe)(**parts, add_watermarker=False), host.adapters, host.encoders)
     assert bare.session.plan([unit()])
     with pytest.raises(TextTowerNotFoundError) as caught:
         bare.session.plan([unit(content_prompt="a rabbit")])

@@ -14,8 +14,8 @@ from typing import Any
 from ...reference.analysis import Analyst, Progress
 from ...reference.analysis_json import DEFAULT_WORDS, MOST_WORDS, WORDS, answer, read_request
 from ...units.unit import StyleUnit
+from ..analysis_host import ReadingHost
 from ..models import Model
-from ..reading import ReadingHost
 from .output import Report
 from .references import Reference, open_picture, read_references
 from .stylize import UNIT_OPTIONS, help_of_field, named_model

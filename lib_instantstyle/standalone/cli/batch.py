@@ -20,9 +20,9 @@ from ...reference.pictures import content_hash, read_picture
 from ...reference.store import encoder_name, fingerprint, tower_name
 from ...units.errors import TextTowerNotFoundError
 from .. import Job, StandaloneHost
-from ..files import NamedFiles
-from ..identities import PARTS, described, description_identity, identity
+from ..model_identity import PARTS, described, description_identity, identity
 from ..models import Checkpoint, Model, quiet_libraries
+from ..named_files import NamedFiles
 from .output import Report
 from .references import Reference, slug
 from .sheet import Cell, Index
@@ -71,7 +71,7 @@ class Setting:
     def _of_the_tower(self, encoder: EncoderInfo) -> str:
         """A file's that fits the encoder; where there is none, the model's own reads, which is part of the model."""
         try:
-            tower = self.files.text_tower(encoder, None)
+            tower = self.files.tower_for(encoder, None)
         except TextTowerNotFoundError:
             return ""
         return tower_name(tower) if tower else ""

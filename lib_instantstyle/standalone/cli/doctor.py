@@ -16,9 +16,9 @@ from ...files.adapters import AdapterInfo
 from ...files.downloads import DOWNLOADS
 from ...files.image_encoders import Feature
 from ...units.errors import InstantStyleError
-from ..files import NamedFiles
-from ..layout import check_model
+from ..model_shapes import check_model
 from ..models import Checkpoint, description_of
+from ..named_files import NamedFiles
 from .output import Report
 
 NEEDED = {

@@ -12,9 +12,10 @@ from typing import Any
 
 from ...units.errors import InstantStyleError
 from ...units.unit import FIELDS, StyleUnit
-from ..files import NamedFiles
+from ..devices import pick_device, pick_dtype
 from ..jobs import Job
-from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id, pick_device, pick_dtype
+from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id
+from ..named_files import NamedFiles
 from .batch import Batch, Setting
 from .output import Report
 from .references import Reference, open_picture, read_prompts, read_references

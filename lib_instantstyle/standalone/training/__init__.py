@@ -6,7 +6,7 @@
 The WebUI never imports this wing; diffusers and accelerate are imported when a training starts.
 """
 
-from .loop import Outcome, train
 from .settings import Settings
+from .trainer import Outcome, train
 
 __all__ = ["Outcome", "Settings", "train"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...units.errors import InstantStyleError
-from ..models import pick_device
+from ..devices import pick_device
 from .materials import Place
 from .settings import Settings
 

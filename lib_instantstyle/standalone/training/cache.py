@@ -15,29 +15,28 @@ from torch import Tensor
 
 from ...reference.store import fingerprint
 from ...units.errors import InstantStyleError, PictureError
-from ..identities import identity
+from ..model_identity import identity
+from .batches import Examples, drawn_caption
+from .crops import cut
+from .curve import Bar
 from .draws import Draw
-from .examples import Examples, drawn_caption
 from .folder import Entry, index_of
-from .pictures import cut
+from .frozen_encoders import FrozenEncoders
 from .row_store import THERE, UNREADABLE, RowStore
 from .settings import Settings
-from .towers import Towers
 
 PICTURES_AT_ONCE, CAPTIONS_AT_ONCE = 8, 32
-
-Bar = Callable[[str, int], Callable[[int], object]]  # (what, how many) → call it with how many more are done
 
 
 class Cache:
     """The encoded pictures and captions of a folder, in memory-mapped files below the output folder."""
 
-    def __init__(self, entries: Sequence[Entry], towers: Towers, settings: Settings) -> None:
-        self._entries, self._towers, self._settings = entries, towers, settings
+    def __init__(self, entries: Sequence[Entry], encoders: FrozenEncoders, settings: Settings) -> None:
+        self._entries, self._encoders, self._settings = entries, encoders, settings
         self._captions = sorted({caption for entry in entries for caption in entry.captions} | {""})
         self._row_of = {caption: row for row, caption in enumerate(self._captions)}
         self._pool = ThreadPoolExecutor(settings.workers)
-        half = towers.pipe.unet.dtype != torch.float32
+        half = encoders.pipe.unet.dtype != torch.float32
         dtype: Any = np.float16 if half else np.float32
         base, folder = identity(settings.base), settings.out / "cache"
         self._pictures = RowStore(folder / self._picture_key(base, dtype), len(entries), self._picture_shapes(), dtype)
@@ -61,7 +60,7 @@ class Cache:
         self._usable = np.flatnonzero(state == THERE).tolist()
         if not self._usable:
             raise InstantStyleError("None of the pictures can be read. Look at the messages above.", "data")
-        self._towers.let_encoder_go()
+        self._encoders.let_encoder_go()
 
     def take(self, draws: Sequence[Draw]) -> Examples:
         rows = [self._usable[index_of(draw.number, len(self._usable), self._settings.seed)] for draw in draws]
@@ -81,17 +80,19 @@ class Cache:
 
     def _picture_key(self, base: str, dtype: Any) -> str:
         files = [f"{entry.path}:{_stamp(entry.path)}" for entry in self._entries]
-        feature, size = self._towers.feature, str(self._settings.size)
-        return _key("pictures", base, fingerprint(self._towers.info.path), repr(feature), size, dtype.__name__, *files)
+        feature, size = self._encoders.feature, str(self._settings.size)
+        return _key(
+            "pictures", base, fingerprint(self._encoders.info.path), repr(feature), size, dtype.__name__, *files
+        )
 
     def _picture_shapes(self) -> dict[str, tuple[int, ...]]:
-        vae, size = self._towers.pipe.vae.config, self._settings.size or 0
+        vae, size = self._encoders.pipe.vae.config, self._settings.size or 0
         side = size // 2 ** (len(vae.block_out_channels) - 1)
-        features = tuple(self._towers.no_picture().shape)
+        features = tuple(self._encoders.no_picture().shape)
         return {"moments": (2, vae.latent_channels, side, side), "features": features, "time_ids": (6,)}
 
     def _caption_shapes(self) -> dict[str, tuple[int, ...]]:
-        context, pooled = self._towers.contexts([""])
+        context, pooled = self._encoders.contexts([""])
         return {"context": tuple(context.shape[1:]), "pooled": tuple(pooled.shape[1:])}
 
     def _encode_pictures(self, rows: Sequence[int]) -> dict[int, Mapping[str, Tensor]]:
@@ -101,15 +102,15 @@ class Cache:
             return {}
         images = list(found.values())
         crops = [cut(image, self._settings.size or 0) for image in images]
-        moments = self._towers.moments(torch.stack([crop.pixels for crop in crops]))
-        features = self._towers.features(images)
+        moments = self._encoders.moments(torch.stack([crop.pixels for crop in crops]))
+        features = self._encoders.features(images)
         return {
             row: {"moments": moments[at], "features": features[at], "time_ids": crops[at].time_ids}
             for at, row in enumerate(found)
         }
 
     def _encode_captions(self, rows: Sequence[int]) -> dict[int, Mapping[str, Tensor]]:
-        context, pooled = self._towers.contexts([self._captions[row] for row in rows])
+        context, pooled = self._encoders.contexts([self._captions[row] for row in rows])
         return {row: {"context": context[at], "pooled": pooled[at]} for at, row in enumerate(rows)}
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ... import __version__
 from ...files.whole_files import write_whole
 from ...units.errors import InstantStyleError
+from .materials import Materials
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d+)\.pt")
@@ -71,3 +73,22 @@ def refuse_used(out: Path) -> None:
             f"{out} holds the checkpoints of a training. Add --resume to go on from there, or give another --out.",
             "out",
         )
+
+
+def metadata(materials: Materials, step: int, samples: int) -> dict[str, str]:
+    """What an adapter's file says of its training, after `step` steps of so many samples each."""
+    settings, files = materials.settings, materials.files
+    told = {
+        "trained_with": f"sd-webui-instantstyle {__version__}",
+        "base": Path(settings.base).name,
+        "encoder": files.encoder.name,
+        "kind": settings.kind,
+        "blocks": ", ".join(f"{group.name}={group.share:g}" for group in materials.groups),
+        "steps": str(step),
+        "samples_per_step": str(samples),
+        "size": str(settings.size),
+        "rate": f"{settings.rate:g}",
+        "weighting": settings.weighting,
+        "seed": str(settings.seed),
+    }
+    return {**told, "init": files.init.name} if files.init else told

@@ -11,6 +11,8 @@ from typing import Any
 COLUMNS = ("step", "loss", "rate", "group", "seconds")
 RECENT = 100  # steps whose mean loss is told
 
+Bar = Callable[[str, int], Callable[[int], object]]  # (what, how many) → call it with how many more are done
+
 
 class Curve:
     """loss.csv, one line a step; what an earlier run wrote beyond the step it is resumed from is cut off."""
@@ -33,9 +35,6 @@ class Curve:
         """The mean loss of the last steps."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
-    def close(self) -> None:
-        self._file.close()
-
 
 def _lines_before(path: Path, start: int) -> list[str]:
     if not start or not path.is_file():
@@ -52,7 +51,7 @@ def bar(what: str, count: int, start: int = 0, quiet: bool = False) -> Any:
     return tqdm(total=count, initial=start, desc=what, disable=quiet, file=sys.stderr)
 
 
-def bars(quiet: bool) -> Callable[[str, int], Callable[[int], object]]:
+def bars(quiet: bool) -> Bar:
     """Bars one after another, each closed when it is full; none for nothing to do."""
 
     def started(what: str, count: int) -> Callable[[int], object]:

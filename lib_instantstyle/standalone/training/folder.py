@@ -11,8 +11,8 @@ from PIL import Image
 from ...reference.pictures import SUFFIXES, decode_picture
 from ...units.errors import InstantStyleError, PictureError
 from .captions import NONE, read_metadata
+from .crops import RawSample
 from .draws import shuffled
-from .pictures import RawSample
 
 METADATA = "metadata.jsonl"
 

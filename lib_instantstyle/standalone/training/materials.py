@@ -15,16 +15,16 @@ from ...files.image_encoders import EncoderInfo, Feature
 from ...reference.store import sampled_content
 from ...units.blocks import Layer, attention_layers
 from ...units.errors import AdapterNotFoundError, InstantStyleError
-from ..identities import content_identity, description_identity
+from ..model_identity import content_identity, description_identity
 from ..models import Checkpoint, Model, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
+from .batches import EncodedFolder, EncodedShards, ExampleSource
 from .cache import Cache
-from .examples import EncodedFolder, EncodedShards, ExampleSource
 from .folder import Entry, FolderSamples, list_folder
+from .frozen_encoders import FrozenEncoders, Moments, feature_of, find_encoder
 from .groups import Group, read_groups, trained_layers
 from .settings import Settings
 from .shards import ShardSamples, find_shards
-from .towers import Moments, Towers, feature_of, find_encoder
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Materials:
     modules: Mapping[Layer, Any]  # the UNet's attn2
     groups: tuple[Group, ...]
     adapter: LearningAdapter
-    towers: Towers
+    encoders: FrozenEncoders
     source: ExampleSource
 
     def identity(self, samples: int, processes: int) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def open_materials(settings: Settings, place: Place, moments: Moments | None = N
     modules = attention_layers(pipe.unet)
     groups = read_groups(settings.blocks, tuple(modules))
     adapter = _adapter(settings, files, modules, trained_layers(groups))
-    towers = Towers(pipe, files.encoder, files.feature, moments)
-    source = _source(files, towers, sized, place)
-    return Materials(sized, files, pipe, modules, groups, adapter, towers, source)
+    encoders = FrozenEncoders(pipe, files.encoder, files.feature, moments)
+    source = _source(files, encoders, sized, place)
+    return Materials(sized, files, pipe, modules, groups, adapter, encoders, source)
 
 
 def base_of(settings: Settings) -> Model:
@@ -146,13 +146,13 @@ def open_frozen(settings: Settings, place: Place) -> Any:
     return pipe
 
 
-def _source(files: Files, towers: Towers, settings: Settings, place: Place) -> ExampleSource:
+def _source(files: Files, encoders: FrozenEncoders, settings: Settings, place: Place) -> ExampleSource:
     if files.shards:
         shards = ShardSamples(files.shards, settings.seed, place.process, place.processes)
-        return EncodedShards(shards, towers, settings)
+        return EncodedShards(shards, encoders, settings)
     if settings.cache:
-        return Cache(files.entries, towers, settings)
-    return EncodedFolder(FolderSamples(files.entries, settings.seed), towers, settings)
+        return Cache(files.entries, encoders, settings)
+    return EncodedFolder(FolderSamples(files.entries, settings.seed), encoders, settings)
 
 
 def _adapter(

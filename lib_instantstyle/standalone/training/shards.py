@@ -16,8 +16,8 @@ from pathlib import Path
 from ...reference.pictures import SUFFIXES, decode_picture
 from ...units.errors import InstantStyleError, PictureError
 from .captions import NONE, of_record
+from .crops import RawSample
 from .draws import shuffled
-from .pictures import RawSample
 
 WINDOW = 256  # samples that are shuffled among each other, in memory as compressed files
 

@@ -16,9 +16,9 @@ from ...files.whole_files import write_whole
 from ...units.errors import PictureError
 from ...units.unit import StyleUnit
 from .. import Job, StandaloneHost
+from .crops import RawSample, cut
 from .groups import Group
 from .materials import Files, Materials
-from .pictures import RawSample, cut
 from .shards import members
 
 FOLDER = "samples"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from lib_instantstyle.standalone.training.batches import EncodedFolder
 from lib_instantstyle.standalone.training.cache import Cache
 from lib_instantstyle.standalone.training.curve import bars
 from lib_instantstyle.standalone.training.draws import Draw
-from lib_instantstyle.standalone.training.examples import EncodedFolder
+from lib_instantstyle.standalone.training.frozen_encoders import FrozenEncoders
 from lib_instantstyle.standalone.training.materials import Materials, Place, open_materials
-from lib_instantstyle.standalone.training.towers import Towers
 from lib_instantstyle.units.errors import InstantStyleError
 
 from .conftest import SettingsMaker, write_pictures
@@ -56,8 +56,10 @@ def test_filling_goes_on_where_it_stopped_and_ends(
     settings: SettingsMaker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    moments = Towers.moments
-    monkeypatch.setattr(Towers, "moments", lambda self, pixels: (seen.append(len(pixels)), moments(self, pixels))[1])
+    moments = FrozenEncoders.moments
+    monkeypatch.setattr(
+        FrozenEncoders, "moments", lambda self, pixels: (seen.append(len(pixels)), moments(self, pixels))[1]
+    )
     filled(opened(settings(data=folder)), 0, 2)  # what the first of two processes does
     assert sum(seen) == 3
     filled(opened(settings(data=folder)))
@@ -68,14 +70,14 @@ def test_filling_goes_on_where_it_stopped_and_ends(
 def test_the_vae_sees_one_picture_at_a_time(
     settings: SettingsMaker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    towers = opened(settings(data=folder)).towers
+    encoders = opened(settings(data=folder)).encoders
     pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     seen: list[int] = []
-    encode = towers.pipe.vae.encode
+    encode = encoders.pipe.vae.encode
     with torch.no_grad():
         together = encode(pixels).latent_dist
-    monkeypatch.setattr(towers.pipe.vae, "encode", lambda given: (seen.append(len(given)), encode(given))[1])
-    found = towers.moments(pixels)
+    monkeypatch.setattr(encoders.pipe.vae, "encode", lambda given: (seen.append(len(given)), encode(given))[1])
+    found = encoders.moments(pixels)
     assert seen == [1, 1, 1]  # in float32 a picture of 1024 pixels takes gigabytes
     torch.testing.assert_close(found, torch.stack([together.mean, together.std], dim=1), rtol=1e-5, atol=1e-6)
 

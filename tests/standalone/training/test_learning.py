@@ -61,7 +61,7 @@ def test_a_trained_adapter_predicts_in_generation_what_it_predicted_in_training(
     outcome = train(settings(kind=kind, blocks=blocks, steps=2))
     materials = opened(settings(kind=kind, blocks=blocks, init=outcome.adapter))
     reference = picture(7)
-    features = torch.stack([materials.towers.no_picture(), materials.towers.features([reference])[0]])
+    features = torch.stack([materials.encoders.no_picture(), materials.encoders.features([reference])[0]])
     (group,) = materials.groups
     wanted = predicted(materials, features, frozenset(layer.index for layer in group.layers))
     plain = predicted(materials, features, frozenset())
@@ -81,7 +81,7 @@ def batches_of(materials: Materials) -> Batches:
     pipe, source = materials.pipe, materials.source
     schedule, scaling = NoiseSchedule.of(pipe.scheduler), pipe.vae.config.scaling_factor
     place = (torch.device("cpu"), torch.float32)
-    return Batches(source, schedule, scaling, materials.towers.no_picture(), materials.settings, *place)
+    return Batches(source, schedule, scaling, materials.encoders.no_picture(), materials.settings, *place)
 
 
 @pytest.mark.parametrize("kind", ["base", "plus"])
@@ -91,8 +91,8 @@ def test_dropped_prompts_reach_the_unet_as_nothing(settings: SettingsMaker, kind
     drops.pop("drop_none", None)
     materials = opened(settings(kind=kind, cache=False, **drops))
     given, _ = batches_of(materials).make([Draw(0, number) for number in range(3)])
-    empty, pooled = materials.towers.contexts([""])
-    nothing = materials.towers.no_picture()
+    empty, pooled = materials.encoders.contexts([""])
+    nothing = materials.encoders.no_picture()
     no_image = [torch.equal(embeds, nothing) for embeds in given.image_embeds]
     no_text = [torch.equal(a, empty[0]) and torch.equal(b, pooled[0]) for a, b in zip(given.context, given.pooled)]
     assert no_image == [share in ("image", "both")] * 3

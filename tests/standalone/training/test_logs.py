@@ -9,7 +9,7 @@ import pytest
 from lib_instantstyle.standalone.training import train
 
 from .conftest import SettingsMaker
-from .test_run import curve
+from .test_trainer import curve
 
 events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

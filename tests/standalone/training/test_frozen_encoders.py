@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_instantstyle.standalone.training.towers import find_encoder
+from lib_instantstyle.standalone.training.frozen_encoders import find_encoder
 from lib_instantstyle.units.errors import EncoderNotFoundError
 
 from ...tiny import vision_model

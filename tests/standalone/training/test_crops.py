@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_instantstyle.standalone.training.pictures import MIDDLE, cut
+from lib_instantstyle.standalone.training.crops import MIDDLE, cut
 
 from ...tiny import picture
 

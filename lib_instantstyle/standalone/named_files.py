@@ -63,7 +63,8 @@ class NamedFiles:
             )
         return found
 
-    def text_tower(self, encoder: EncoderInfo, own_width: int | None) -> TextTowerInfo | None:
+    def tower_for(self, encoder: EncoderInfo, own_width: int | None) -> TextTowerInfo | None:
+        """The text tower of the encoder's space, or None: the model's own, `own_width` wide, is it."""
         return self._files.text_tower(encoder, own_width)
 
     def _no_adapter(self) -> str:

@@ -13,31 +13,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..files.adapters import AdapterInfo
-from ..files.image_encoders import EncoderInfo, Feature
+from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo, Tokenizer, inspect_text_tower, tokenizer_beside
 from ..reference.store import EmbedStore
 from ..units.errors import IncompatibleModelError, TextTowerNotFoundError
-from .files import NamedFiles, default_cache
-from .layout import weights_in
-from .models import SDXL_CONFIG, Checkpoint, Model, description_of, is_hub_id, pick_device
+from .devices import pick_device
+from .model_shapes import weights_in
+from .models import SDXL_CONFIG, Checkpoint, Model, description_of, is_hub_id
+from .named_files import NamedFiles, default_cache
 
 Paths = Sequence[Path | str]
 
 
-class FilesHost:
-    """The questions of hosts.protocol.Host that named files answer."""
+class FilesHost(NamedFiles):
+    """The questions of reference.host.Host that named files answer."""
 
     def __init__(self, adapters: Paths, encoders: Paths, cache: Path | None = None) -> None:
         """Adapters and encoders: files or folders. Raises InstantStyleError for what cannot be used."""
-        self.files = NamedFiles(adapters, encoders)
+        super().__init__(adapters, encoders)
         self.embed_store = EmbedStore((cache or default_cache()) / "embeds")
-
-    def adapter(self, name: str) -> AdapterInfo:
-        return self.files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        return self.files.encoder(feature)
 
     @contextmanager
     def room_for_encoder(self) -> Iterator[None]:
@@ -49,7 +43,7 @@ class FilesHost:
 
 
 class ReadingHost(FilesHost):
-    """Implements hosts.protocol.Host for an Analyst, which asks for no UNet.
+    """Implements reference.host.Host for an Analyst, which asks for no UNet.
 
     A full CLIP model among the encoders reads the words; where there is none, the second text encoder of `model`.
     """
@@ -77,7 +71,7 @@ class ReadingHost(FilesHost):
 
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo:
         try:
-            in_a_file = self.files.text_tower(encoder, None)
+            in_a_file = self.tower_for(encoder, None)
         except TextTowerNotFoundError as error:
             return self._tower_of_the_model(encoder, error)
         assert in_a_file is not None  # only a checkpoint's own tower is none, and its width was not given

@@ -12,8 +12,7 @@ from diffusers import EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
 from lib_instantstyle.standalone import Checkpoint
-from lib_instantstyle.standalone.file_marks import obeying_marks
-from lib_instantstyle.standalone.models import open_pipeline
+from lib_instantstyle.standalone.models import obeying_marks, open_pipeline
 from lib_instantstyle.standalone.training.recipe import NoiseSchedule
 from lib_instantstyle.units.errors import IncompatibleModelError
 

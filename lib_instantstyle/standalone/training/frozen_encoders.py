@@ -55,7 +55,7 @@ def feature_of(kind: str, encoder: EncoderInfo) -> Feature:
 Moments = Callable[[Tensor], Tensor]  # (n, 3, size, size) pixels in −1…1 → (n, 2, c, h, w) mean and deviation
 
 
-class Towers:
+class FrozenEncoders:
     """VAE, image encoder and text towers. All answers are float32 on the CPU."""
 
     def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature, moments: Moments | None = None) -> None:

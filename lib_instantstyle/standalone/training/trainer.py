@@ -1,26 +1,94 @@
-"""One run of a training on Accelerate: its steps, and its state on disk."""
+"""The training: open, encode, then step by step on Accelerate, with its state on disk."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ... import __version__
 from ...units.errors import InstantStyleError
-from .accelerated import alike, together
-from .batches import Batches
-from .checkpoints import Checkpoints, State, check_same
+from .accelerated import alike, make_accelerator, of_all, place_of, processes_here, together
+from .batches import Batches, ExampleSource
+from .checkpoints import Checkpoints, State, check_same, metadata, refuse_used
+from .curve import Curve, bar, bars
 from .draws import Draw, Split
+from .frozen_encoders import Moments
 from .groups import Group, drawn_group
-from .materials import Materials
+from .materials import Materials, open_materials
 from .prediction import StyledPrediction
 from .recipe import NoiseSchedule, loss_of, rate_at
+from .settings import Settings
 from .sheets import draw_sheet
 
 ADAPTER = "adapter.safetensors"  # the newest state of the adapter, in the output folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a training."""
+
+    adapter: Path
+    steps: int
+    loss: float | None  # mean of the last hundred steps
+    seconds: float  # that the steps of this run took
+    blocks: tuple[str, ...]  # the groups
+    skipped: dict[str, str]  # pictures that could not be read, by any process → why
+
+
+def train(settings: Settings, moments: Moments | None = None) -> Outcome:
+    """Train, from the start or from the latest checkpoint, and leave the adapter in the output folder.
+
+    `moments` gives the latents of pictures in place of the base's VAE, for bases that were trained on others.
+    Raises InstantStyleError when something cannot be honoured; files are looked at before models are opened.
+    """
+    with alike():
+        settings.check()
+    accelerator = make_accelerator(settings)
+    materials = together(lambda: _opened(settings, accelerator, moments))
+    _encode(materials.source, accelerator, settings.quiet)
+    run = Run(materials, accelerator)
+    curve = Curve(settings.out / "loss.csv", run.start) if accelerator.is_main_process else None
+    started = time.monotonic()
+    with run:
+        _go(run, settings, curve)
+        seconds = time.monotonic() - started
+        skipped = dict(of_all(list(materials.source.skipped.items())))
+    loss = curve.recent if curve else None
+    return Outcome(run.adapter_path, settings.steps, loss, seconds, settings.blocks, skipped)
+
+
+def _opened(settings: Settings, accelerator: Any, moments: Moments | None) -> Materials:
+    if not settings.resume:
+        refuse_used(settings.out)
+    return open_materials(settings, place_of(accelerator), moments)
+
+
+def _encode(source: ExampleSource, accelerator: Any, quiet: bool) -> None:
+    """Encode what is encoded once: each process of a machine its share, then one of them whatever is left."""
+    first = accelerator.is_local_main_process
+    shown, (share, of) = bars(quiet or not first), processes_here(accelerator)
+    together(lambda: source.fill(shown, share, of))
+    together(lambda: source.fill(shown) if first else None)
+    together(source.finish)
+
+
+def _go(run: Run, settings: Settings, curve: Curve | None) -> None:
+    with bar("steps", settings.steps, run.start, settings.quiet or curve is None) as shown:
+        for step in range(run.start, settings.steps):
+            began = time.monotonic()
+            made = run.step(step)
+            if curve is not None:
+                curve.add(step + 1, made.loss, made.rate, made.group.name, time.monotonic() - began)
+                shown.set_postfix(loss=f"{curve.recent:.4f}", refresh=False)
+            run.log(step + 1, made)
+            shown.update()
+            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                run.save(step + 1)
+            if settings.sample_every and (step + 1) % settings.sample_every == 0:
+                run.sample(step + 1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +159,8 @@ class Run:
             draw_sheet(self.materials, self.adapter_path, step)
 
     def _export(self, step: int) -> None:
-        self.materials.adapter.save(self.adapter_path, self._told(step))
+        told = metadata(self.materials, step, self.split.samples)
+        self.materials.adapter.save(self.adapter_path, told)
 
     def _pass(self, step: int, at: int, acting: frozenset[int]) -> torch.Tensor:
         draws = [Draw(self.settings.seed, number) for number in self.split.numbers(step, at)]
@@ -157,24 +226,6 @@ class Run:
             "positions": positions,
         }
 
-    def _told(self, step: int) -> dict[str, str]:
-        """The metadata of the adapter's file."""
-        settings, files = self.settings, self.materials.files
-        told = {
-            "trained_with": f"sd-webui-instantstyle {__version__}",
-            "base": Path(settings.base).name,
-            "encoder": files.encoder.name,
-            "kind": settings.kind,
-            "blocks": ", ".join(f"{group.name}={group.share:g}" for group in self.materials.groups),
-            "steps": str(step),
-            "samples_per_step": str(self.split.samples),
-            "size": str(settings.size),
-            "rate": f"{settings.rate:g}",
-            "weighting": settings.weighting,
-            "seed": str(settings.seed),
-        }
-        return {**told, "init": files.init.name} if files.init else told
-
 
 def _batches(materials: Materials, accelerator: Any) -> Batches:
     pipe = materials.pipe
@@ -182,7 +233,7 @@ def _batches(materials: Materials, accelerator: Any) -> Batches:
         materials.source,
         NoiseSchedule.of(pipe.scheduler),
         pipe.vae.config.scaling_factor,
-        materials.towers.no_picture(),
+        materials.encoders.no_picture(),
         materials.settings,
         accelerator.device,
         pipe.unet.dtype,

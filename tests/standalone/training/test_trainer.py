@@ -22,9 +22,9 @@ from lib_instantstyle.files.adapters import inspect_adapter
 from lib_instantstyle.files.tensor_files import open_tensors
 from lib_instantstyle.standalone.training import Settings, train
 from lib_instantstyle.standalone.training.checkpoints import Checkpoints
-from lib_instantstyle.standalone.training.loop import Run
 from lib_instantstyle.standalone.training.materials import Place, open_materials
 from lib_instantstyle.standalone.training.settings import KINDS
+from lib_instantstyle.standalone.training.trainer import Run
 from lib_instantstyle.units.errors import InstantStyleError
 
 from .conftest import SettingsMaker, write_pictures
