@@ -52,21 +52,22 @@ def test_the_unet_has_every_block_and_stays_the_same(any_host: Host) -> None:
 
 
 def test_adapters_are_found_by_name_and_by_auto(any_host: Host) -> None:
-    assert [any_host.adapter(name).name for name in ("base", "plus", "base.safetensors")] == ["base", "plus", "base"]
-    assert any_host.adapter("auto").variant == "base"
+    names = ("base", "plus", "base.safetensors")
+    assert [any_host.files.adapter(name).name for name in names] == ["base", "plus", "base"]
+    assert any_host.files.adapter("auto").variant == "base"
     with pytest.raises(AdapterNotFoundError, match="base") as caught:
-        any_host.adapter("nothing")
+        any_host.files.adapter("nothing")
     assert caught.value.field == "adapter"
 
 
 @pytest.mark.parametrize("feature", [Feature("pooled", POOLED), Feature("hidden", HIDDEN)])
 def test_the_encoder_gives_the_feature_asked_for(any_host: Host, feature: Feature) -> None:
-    assert any_host.encoder(feature).gives(feature)
+    assert any_host.files.encoder(feature).gives(feature)
 
 
 def test_a_missing_encoder_is_refused_by_the_name_of_the_file_to_get(any_host: Host) -> None:
     with pytest.raises(EncoderNotFoundError, match="bigG") as caught:
-        any_host.encoder(Feature("pooled", 1280))
+        any_host.files.encoder(Feature("pooled", 1280))
     assert caught.value.field == "adapter"
 
 
@@ -118,7 +119,7 @@ def test_a_session_styles_and_leaves_no_trace(any_host: Host, fields: dict[str, 
 
 
 def test_content_is_read_by_the_checkpoint_where_its_text_encoder_shares_the_encoders_space(any_host: Host) -> None:
-    encoder = any_host.encoder(any_host.adapter("base").feature)
+    encoder = any_host.files.encoder(any_host.files.adapter("base").feature)
     assert any_host.text_tower(encoder) is None
     other = replace(encoder, config={**encoder.config, "projection_dim": 2 * POOLED})
     with pytest.raises(TextTowerNotFoundError) as caught:

@@ -131,8 +131,7 @@ class ModelFiles:
     def _best_adapter(self) -> AdapterInfo:
         ranked = sorted(self.adapters.usable(), key=self._rank)
         if not ranked:
-            advice = missing_adapter_advice(self.adapter_folders())
-            raise AdapterNotFoundError(f"{advice}{_beside(self.adapters)}", "adapter")
+            raise AdapterNotFoundError(f"{self.adapter_advice()}{_beside(self.adapters)}", "adapter")
         return ranked[0]
 
     def _rank(self, info: AdapterInfo) -> tuple[bool, bool, bool, int, int, str]:
@@ -153,8 +152,7 @@ class ModelFiles:
         """An encoder whose output is `feature`. Raises EncoderNotFoundError naming the file to get."""
         found = self._encoder_for(feature)
         if found is None:
-            advice = missing_encoder_advice(feature, self.encoder_folders())
-            raise EncoderNotFoundError(f"{advice}{_beside(self.encoders)}", "adapter")
+            raise EncoderNotFoundError(f"{self.encoder_advice(feature)}{_beside(self.encoders)}", "adapter")
         return found
 
     def _encoder_for(self, feature: Feature) -> EncoderInfo | None:
@@ -171,8 +169,8 @@ class ModelFiles:
         own_fits = own_width == encoder.config["projection_dim"]
         found = None if own_fits and not pristine else self._text_tower_for(encoder)
         if found is None and not own_fits:
-            advice = missing_text_advice(encoder, self.encoder_folders())
-            raise TextTowerNotFoundError(f"{advice}{_beside(self.text_towers)}", "content_prompt")
+            advice = f"{self.text_advice(encoder)}{_beside(self.text_towers)}"
+            raise TextTowerNotFoundError(advice, "content_prompt")
         return found
 
     def _text_tower_for(self, encoder: EncoderInfo) -> TextTowerInfo | None:
@@ -181,30 +179,38 @@ class ModelFiles:
         ranked = sorted(fitting, key=lambda info: (info.path != encoder.path, info.vision_width is None))
         return ranked[0] if ranked else None
 
+    def adapter_advice(self) -> str:
+        """What to do when there is no adapter at all."""
+        download = DOWNLOADS["ip-adapter_sdxl.safetensors"]
+        return (
+            f"No SDXL IP-Adapter is installed. Download {download.file_name} ({download.gigabytes}) with the button in "
+            f"the InstantStyle panel, or put it into {_first(self.adapter_folders())}."
+        )
+
+    def encoder_advice(self, feature: Feature) -> str:
+        """What to do when the encoder for `feature` is missing."""
+        known = encoder_download(feature)
+        file = f"{known.file_name} ({known.gigabytes})" if known else feature.encoder_name
+        return (
+            f"The image encoder {feature.encoder_name} is not installed. Download {file} with the button in the "
+            f"InstantStyle panel, or put it into {_first(self.encoder_folders())}."
+        )
+
+    def text_advice(self, encoder: EncoderInfo) -> str:
+        """What to do when no text tower goes with an image encoder."""
+        published = _FULL_MODELS.get((encoder.config["hidden_size"], encoder.config["projection_dim"]))
+        file = f"the full CLIP model {published}, model.safetensors with both towers (huggingface.co/{published})"
+        return (
+            f"A content prompt for this adapter needs the text tower that was trained with {encoder.path.name}, and "
+            f"no file with it is installed. Put {file if published else 'the full CLIP model it is a part of'} into "
+            f"{_first(self.encoder_folders())}, or leave the content prompt empty."
+        )
+
 
 def _beside(shelf: Shelf[Info]) -> str:
     """What is there and cannot be used: perhaps it is the very file that is missed, cut short."""
     refused = [error.message for error in shelf.unusable()][:MOST_NAMED]
     return f" What is there cannot be used: {' '.join(refused)}" if refused else ""
-
-
-def missing_adapter_advice(folders: Sequence[Path]) -> str:
-    """What to do when there is no adapter at all."""
-    download = DOWNLOADS["ip-adapter_sdxl.safetensors"]
-    return (
-        f"No SDXL IP-Adapter is installed. Download {download.file_name} ({download.gigabytes}) with the button in the "
-        f"InstantStyle panel, or put it into {_first(folders)}."
-    )
-
-
-def missing_encoder_advice(feature: Feature, folders: Sequence[Path]) -> str:
-    """What to do when the encoder for `feature` is missing."""
-    known = encoder_download(feature)
-    file = f"{known.file_name} ({known.gigabytes})" if known else feature.encoder_name
-    return (
-        f"The image encoder {feature.encoder_name} is not installed. Download {file} with the button in the "
-        f"InstantStyle panel, or put it into {_first(folders)}."
-    )
 
 
 # Where a file with both towers is published, by the hidden and projection width of its image encoder. None is offered
@@ -214,18 +220,6 @@ _FULL_MODELS = {
     (1664, 1280): "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
     (1024, 768): "openai/clip-vit-large-patch14",
 }
-
-
-def missing_text_advice(encoder: EncoderInfo, folders: Sequence[Path]) -> str:
-    """What to do when no text tower goes with an image encoder."""
-    widths = encoder.config["hidden_size"], encoder.config["projection_dim"]
-    published = _FULL_MODELS.get(widths)
-    file = f"the full CLIP model {published}, model.safetensors with both towers (huggingface.co/{published})"
-    return (
-        f"A content prompt for this adapter needs the text tower that was trained with {encoder.path.name}, and no "
-        f"file with it is installed. Put {file if published else 'the full CLIP model it is a part of'} into "
-        f"{_first(folders)}, or leave the content prompt empty."
-    )
 
 
 def encoder_download(feature: Feature) -> Download | None:

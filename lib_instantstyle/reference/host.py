@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..files.adapters import AdapterInfo
-from ..files.image_encoders import EncoderInfo, Feature
+from ..files.image_encoders import EncoderInfo
+from ..files.installed import ModelFiles
 from ..files.text_towers import TextTowerInfo, Tokenizer
 from .store import EmbedStore
 
@@ -18,18 +18,11 @@ from .store import EmbedStore
 class Host(Protocol):
     """A few questions. Answers hold for the sampling pass in progress unless stated otherwise."""
 
+    files: ModelFiles  # the adapters, encoders and text towers there are
     embed_store: EmbedStore  # for the life of the process
 
     def unet(self) -> nn.Module:
         """The live UNet. Raises IncompatibleModelError when there is none that hooks can reach."""
-        ...
-
-    def adapter(self, name: str) -> AdapterInfo:
-        """The adapter of that name, or the best one for `auto`. Raises AdapterNotFoundError or CheckpointError."""
-        ...
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        """An installed encoder that gives `feature`. Raises EncoderNotFoundError naming the file to get."""
         ...
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:

@@ -66,8 +66,8 @@ def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> 
     """All that reading a unit's reference takes, whatever UNet is loaded; routing, weights and window do not matter."""
     unit.check_source()
     pictures = read_pictures(unit, read)
-    adapter = host.adapter(unit.adapter)
-    encoder = host.encoder(adapter.feature)
+    adapter = host.files.adapter(unit.adapter)
+    encoder = host.files.encoder(adapter.feature)
     return ReferencePlan(unit, pictures, adapter, encoder, content_tower(host, unit, encoder))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
+from ..files.installed import ModelFiles
 from ..files.text_towers import TextTowerInfo, Tokenizer, inspect_text_tower, tokenizer_beside
 from ..reference.store import EmbedStore
 from ..units.errors import IncompatibleModelError, TextTowerNotFoundError
@@ -25,12 +26,12 @@ from .named_files import NamedFiles, default_cache
 Paths = Sequence[Path | str]
 
 
-class FilesHost(NamedFiles):
+class FilesHost:
     """The questions of reference.host.Host that named files answer."""
 
     def __init__(self, adapters: Paths, encoders: Paths, cache: Path | None = None) -> None:
         """Adapters and encoders: files or folders. Raises InstantStyleError for what cannot be used."""
-        super().__init__(adapters, encoders)
+        self.files: ModelFiles = NamedFiles(adapters, encoders)
         self.embed_store = EmbedStore((cache or default_cache()) / "embeds")
 
     @contextmanager
@@ -71,7 +72,7 @@ class ReadingHost(FilesHost):
 
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo:
         try:
-            in_a_file = self.tower_for(encoder, None)
+            in_a_file = self.files.text_tower(encoder, None)
         except TextTowerNotFoundError as error:
             return self._tower_of_the_model(encoder, error)
         assert in_a_file is not None  # only a checkpoint's own tower is none, and its width was not given

@@ -80,7 +80,7 @@ class StandaloneHost(FilesHost):
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
         own = getattr(self.pipe, "text_encoder_2", None)
         width = int(own.config.projection_dim) if own is not None else None
-        return self.tower_for(encoder, width)
+        return self.files.text_tower(encoder, width)
 
     def tokenizer(self) -> Tokenizer | None:
         tokenize = getattr(self.pipe, "tokenizer_2", None)

@@ -6,13 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files.adapters import AdapterInfo, inspect_adapter
+from ..files.adapters import inspect_adapter
 from ..files.downloads import DOWNLOADS
 from ..files.image_encoders import EncoderInfo, Feature, inspect_encoder
 from ..files.installed import ModelFiles, encoder_download
-from ..files.text_towers import TextTowerInfo
 from ..units.errors import AdapterNotFoundError, EncoderNotFoundError
-from ..units.groups import AUTO_ADAPTER
 
 
 def default_cache() -> Path:
@@ -21,66 +19,50 @@ def default_cache() -> Path:
     return Path(base).expanduser() / "instantstyle"
 
 
-class NamedFiles:
+class NamedFiles(ModelFiles):
     """The files and folders somebody named. A file is inspected at once, a folder when it is asked."""
 
     def __init__(self, adapters: Sequence[Path | str], encoders: Sequence[Path | str]) -> None:
         """Raises AdapterNotFoundError, EncoderNotFoundError or CheckpointError for what cannot be used."""
-        self.adapters = [Path(path).expanduser() for path in adapters]
-        self.encoders = [Path(path).expanduser() for path in encoders]
-        for path in self.adapters:
+        adapter_paths = [Path(path).expanduser() for path in adapters]
+        encoder_paths = [Path(path).expanduser() for path in encoders]
+        super().__init__(lambda: adapter_paths, lambda: encoder_paths)
+        for path in adapter_paths:
             if not path.exists():
                 raise AdapterNotFoundError(f"There is no file or folder {path}. Check the adapter's path.", "adapter")
             if path.is_file():
                 inspect_adapter(path)
-        for path in self.encoders:
+        for path in encoder_paths:
             if not path.exists():
                 raise EncoderNotFoundError(f"There is no file or folder {path}. Check the encoder's path.", "adapter")
             if path.is_file():
                 inspect_encoder(path)
-        self._files = ModelFiles(lambda: self.adapters, lambda: self.encoders)
-
-    def adapter(self, name: str) -> AdapterInfo:
-        if name == AUTO_ADAPTER and not self._files.adapters.usable():
-            raise AdapterNotFoundError(self._no_adapter(), "adapter")
-        return self._files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        try:
-            return self._files.encoder(feature)
-        except EncoderNotFoundError:
-            raise EncoderNotFoundError(self._no_encoder(feature), "adapter") from None
 
     def all_encoders(self) -> list[EncoderInfo]:
         """Every encoder there is, whatever adapter it is for. Raises EncoderNotFoundError when there is none."""
-        found = self._files.encoders.usable()
+        found = self.encoders.usable()
         if not found:
-            why = "".join(f" {error}" for error in self._files.encoders.unusable())
+            why = "".join(f" {error}" for error in self.encoders.unusable())
             raise EncoderNotFoundError(
-                f"A CLIP image encoder is needed; there is none in {_listed(self.encoders)}.{why} "
+                f"A CLIP image encoder is needed; there is none in {_listed(self.encoder_folders())}.{why} "
                 "Name its file or folder with --encoder.",
                 "adapter",
             )
         return found
 
-    def tower_for(self, encoder: EncoderInfo, own_width: int | None) -> TextTowerInfo | None:
-        """The text tower of the encoder's space, or None: the model's own, `own_width` wide, is it."""
-        return self._files.text_tower(encoder, own_width)
-
-    def _no_adapter(self) -> str:
+    def adapter_advice(self) -> str:
         download = DOWNLOADS["ip-adapter_sdxl.safetensors"]
-        why = "".join(f" {error}" for error in self._files.adapters.unusable())
         return (
-            f"An IP-Adapter for SDXL is needed; there is none in {_listed(self.adapters)}.{why} "
+            f"An IP-Adapter for SDXL is needed; there is none in {_listed(self.adapter_folders())}. "
             f"Get {download.url} ({download.gigabytes}) and name it with --adapter."
         )
 
-    def _no_encoder(self, feature: Feature) -> str:
+    def encoder_advice(self, feature: Feature) -> str:
         download = encoder_download(feature)
         way_out = f"Get {download.url} ({download.gigabytes})" if download else f"Get {feature.encoder_name}"
         return (
             f"The adapter reads {feature.encoder_name}, {feature.kind} and {feature.width} wide; there is no such "
-            f"encoder in {_listed(self.encoders)}. {way_out} and name it with --encoder."
+            f"encoder in {_listed(self.encoder_folders())}. {way_out} and name it with --encoder."
         )
 
 

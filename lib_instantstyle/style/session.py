@@ -62,10 +62,10 @@ class StyleSession:
         read = read_pictures(unit)
         modules = attention_layers(self.host.unet())
         scales = _routed(unit, tuple(modules))
-        adapter = self.host.adapter(unit.adapter)
+        adapter = self.host.files.adapter(unit.adapter)
         adapter.check_fits(modules)
         adapter.check_carries(scales)
-        encoder = self.host.encoder(adapter.feature)
+        encoder = self.host.files.encoder(adapter.feature)
         tower = content_tower(self.host, unit, encoder)
         acting = {layer: scale for layer, scale in scales.items() if scale}
         return UnitPlan(unit, read, adapter, encoder, tower, number, acting)

@@ -97,4 +97,4 @@ def test_spreading_keeps_each_trained_layer_at_its_block_and_depth() -> None:
 
 def test_the_world_opens_as_a_host(tmp_path: Path) -> None:
     host = open_world(tmp_path)
-    assert host.adapter("auto").feature.width == 256
+    assert host.files.adapter("auto").feature.width == 256

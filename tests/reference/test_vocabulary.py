@@ -140,7 +140,7 @@ def test_text_tower_of_a_file_is_loaded_once(world: Path, tmp_path: Path) -> Non
     shutil.copytree(world, tmp_path / "world")
     clip_model().save_pretrained(tmp_path / "world/encoders/zz-full", safe_serialization=True)
     host = TinyHost(sdxl_unet(), tmp_path / "world", tmp_path / "cache", text_width=None)
-    tower = host.text_tower(host.encoder(host.adapter("base").feature))
+    tower = host.text_tower(host.files.encoder(host.files.adapter("base").feature))
     found, heard = embeds(host, tower)
     assert (host.encoder_loads, host.text_encodings, heard[-1]) == (1, 0, 1.0)
     assert torch.equal(embeds(host, tower)[0], found)

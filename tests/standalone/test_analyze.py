@@ -107,7 +107,7 @@ def test_the_tower_in_a_checkpoint_file_says_what_the_pipelines_second_text_enco
     host = analysis_host.ReadingHost(
         [single_file.parent / "adapter.safetensors"], [single_file.parent / "encoder"], single_file
     )
-    info = host.text_tower(host.encoder(host.adapter("auto").feature))
+    info = host.text_tower(host.files.encoder(host.files.adapter("auto").feature))
     tokenize = host.tokenizer()
     assert tokenize is not None
     found = TextTower(info, tokenize, torch.device("cpu"), torch.float32).encode(["a rabbit"])

@@ -142,7 +142,7 @@ def test_what_is_missing_or_no_model_is_refused_by_name(
 def test_no_adapter_at_all_is_answered_with_where_to_get_one(models: Path, pipe: Any) -> None:
     host = StandaloneHost(pipe, [models / "encoder"], [models / "encoder"])
     with pytest.raises(AdapterNotFoundError, match=r"ip-adapter_sdxl\.safetensors.*--adapter"):
-        host.adapter("auto")
+        host.files.adapter("auto")
 
 
 def test_device_and_precision_are_picked_for_each_other() -> None:

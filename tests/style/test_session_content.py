@@ -133,7 +133,7 @@ def test_negative_picture_takes_the_grey_ones_place_with_a_plus_adapter(
 ) -> None:
     plain = attach(session, unit(adapter="plus"))
     found = attach(session, unit(adapter="plus", negative_image=(picture(2),)))
-    adapter = Adapter(session.host.adapter("plus"))
+    adapter = Adapter(session.host.files.adapter("plus"))
     tokens = adapter.projection()(by_hand.hidden(2))[0]
     for layer, (key, _) in found.items():
         weight = by_hand.adapters["plus"][f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"]
@@ -154,7 +154,7 @@ def test_plus_adapter_loses_content_from_its_patches(
     hidden, grey = by_hand.hidden(0), by_hand.hidden(None)
     after = remove_from_patches(hidden, PatchRemoval(content, method, 0.8, head, grey), PATCH_METHOD)
     assert (after - hidden).norm() > 0.1
-    projection = Adapter(session.host.adapter("plus")).projection()
+    projection = Adapter(session.host.files.adapter("plus")).projection()
     for layer, (key, _) in found.items():
         weight = by_hand.adapters["plus"][f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"]
         torch.testing.assert_close(key[1], projection(after)[0] @ weight.T, rtol=1e-4, atol=1e-4)

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.files.adapters import AdapterInfo
-from lib_instantstyle.files.image_encoders import EncoderInfo, Feature
+from lib_instantstyle.files.image_encoders import EncoderInfo
 from lib_instantstyle.files.installed import ModelFiles
 from lib_instantstyle.files.text_towers import TextTowerInfo, Tokenizer
 from lib_instantstyle.reference.store import EmbedStore
@@ -29,16 +28,10 @@ class TinyHost:
         self._text_width = text_width
         self.pristine_text = False
         self.checkpoint: str | None = "tiny"
-        self._files = ModelFiles(lambda: [models / "adapters"], lambda: [models / "encoders"])
+        self.files = ModelFiles(lambda: [models / "adapters"], lambda: [models / "encoders"])
 
     def unet(self) -> nn.Module:
         return self.live_unet
-
-    def adapter(self, name: str) -> AdapterInfo:
-        return self._files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        return self._files.encoder(feature)
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         return torch.device("cpu"), torch.float32
@@ -49,7 +42,7 @@ class TinyHost:
         yield
 
     def text_tower(self, encoder: EncoderInfo) -> TextTowerInfo | None:
-        return self._files.text_tower(encoder, self._text_width, pristine=self.pristine_text)
+        return self.files.text_tower(encoder, self._text_width, pristine=self.pristine_text)
 
     def tokenizer(self) -> Tokenizer | None:
         return lambda text: [ord(letter) % 97 for letter in text]

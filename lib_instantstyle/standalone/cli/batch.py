@@ -40,8 +40,9 @@ class Setting:
 
     def open(self) -> StandaloneHost:
         """The models, loaded."""
-        files, at = self.files, {"device": self.device, "dtype": self.dtype}
-        return StandaloneHost.open(self.model, files.adapters, files.encoders, controlnet=self.controlnet, **at)
+        adapters, encoders = self.files.adapter_folders(), self.files.encoder_folders()
+        at = {"device": self.device, "dtype": self.dtype}
+        return StandaloneHost.open(self.model, adapters, encoders, controlnet=self.controlnet, **at)
 
     def identity(self, reads_words: bool) -> dict[str, str]:
         """What it is made with, so that other models make other cells; the device is not part of it.
@@ -71,7 +72,7 @@ class Setting:
     def _of_the_tower(self, encoder: EncoderInfo) -> str:
         """A file's that fits the encoder; where there is none, the model's own reads, which is part of the model."""
         try:
-            tower = self.files.tower_for(encoder, None)
+            tower = self.files.text_tower(encoder, None)
         except TextTowerNotFoundError:
             return ""
         return tower_name(tower) if tower else ""

@@ -13,8 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modules import cache, devices, shared
 
-from ...files.adapters import AdapterInfo
-from ...files.image_encoders import EncoderInfo, Feature
+from ...files.image_encoders import EncoderInfo
 from ...files.installed import ModelFiles
 from ...files.text_towers import TextTowerInfo
 from ...reference.host import Host
@@ -52,12 +51,6 @@ class WebUIHost(Host, ABC):
     @abstractmethod
     def watch_calls(self, read: Callable[[Tensor | None], None]) -> RemovableHandle:
         """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart."""
-
-    def adapter(self, name: str) -> AdapterInfo:
-        return self.files.adapter(name)
-
-    def encoder(self, feature: Feature) -> EncoderInfo:
-        return self.files.encoder(feature)
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         half = devices.device.type == "cuda" and not getattr(shared.cmd_opts, "no_half", False)
