@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENVS ?= .venvs
+PARALLEL ?= --numprocesses auto --dist loadfile
 
 .PHONY: test check test-current test-webui live live-matrix demo clean
 
@@ -16,7 +17,7 @@ check: $(VENVS)/current/installed
 
 # The tests on today's releases of torch, transformers, diffusers.
 test-current: $(VENVS)/current/installed
-	$(VENVS)/current/bin/python -m pytest -q
+	$(VENVS)/current/bin/python -m pytest -q $(PARALLEL)
 
 # The tests on the versions AUTOMATIC1111 1.10.1 ships; they need a Python 3.10.
 PYTHON310 ?= $(shell command -v python3.10 >/dev/null && python3.10 -c '' 2>/dev/null && command -v python3.10 \
@@ -26,7 +27,7 @@ test-webui:
 	@echo "NOT RUN: the tests on the WebUI's own versions need Python 3.10, and none was found (set PYTHON310)."
 else
 test-webui: $(VENVS)/webui/installed
-	$(VENVS)/webui/bin/python -m pytest -q
+	$(VENVS)/webui/bin/python -m pytest -q $(PARALLEL)
 endif
 
 # Against a real WebUI, with its own Python: make live WEBUI_DIR=/path/to/webui WEBUI_PYTHON=/path/to/its/python
