@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.blocks import attention_layers
 from lib_instantstyle.units.routing import route
 from lib_instantstyle.units.schedule import Window

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
 from .controlnet import LayerOfControlNet, why_missing

@@ -15,7 +15,7 @@ from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo, Tokenizer
 from ..reference.plans import UnitPlan
 from ..style.session import StyleSession
-from ..units.errors import IncompatibleModelError, InstantStyleError, StyleNotAppliedError
+from ..units.errors import IncompatibleModelError, InstantStyleError
 from ..units.unit import StyleUnit
 from .analysis_host import FilesHost, Paths
 from .devices import pick_device, pick_dtype
@@ -121,22 +121,16 @@ class StandaloneHost(FilesHost):
     @contextmanager
     def _attached(self, plans: Sequence[UnitPlan], pipe: Any) -> Iterator[None]:
         self._check_free(pipe)
-        acting = [plan.unit.window for plan in plans if plan.scales]
-        calls = PipelineCalls(pipe, self.session.call, acting)
-        self.session.call.styled = 0
+        calls = PipelineCalls(pipe, self.session.call)
         try:
             self.session.attach(plans)
-            if acting:
+            if self.session.attached_to is not None:
                 calls.attach()
             yield
+            self.session.call.end()
         finally:
             self.session.detach()
             calls.detach()
-        if calls.due and not self.session.call.styled:
-            raise StyleNotAppliedError(
-                f"The style did not reach the UNet in any of {calls.due} calls: something has replaced its attention. "
-                "Give the pipeline as diffusers makes it."
-            )
 
     def _check_free(self, pipe: Any) -> None:
         check_pipeline(pipe)

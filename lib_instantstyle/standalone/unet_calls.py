@@ -6,16 +6,15 @@ The SDXL pipelines put the unconditional rows before the conditional ones, as ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ..style.attention import ModelCall
+from ..style.rows import ModelCall
 from ..units.errors import IncompatibleModelError
-from ..units.schedule import Window, progress_at
+from ..units.schedule import progress_at
 
 
 @dataclass
@@ -24,14 +23,13 @@ class PipelineCalls:
 
     pipe: Any
     call: ModelCall
-    windows: Sequence[Window]  # of the units that act
-    due: int = 0  # calls in which some unit should have acted
     _timesteps: Any = None  # of the sampling pass in progress; every pass makes a new tensor
     _step: int = 0  # UNet calls made in that pass
     _hook: RemovableHandle | None = None
 
     def attach(self) -> None:
         """Read every call before it happens."""
+        self.call.start()
 
         def instantstyle_read_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._read(args[0] if args else kwargs["sample"])
@@ -40,7 +38,7 @@ class PipelineCalls:
 
     def detach(self) -> None:
         """Read nothing any more; no row is ours."""
-        self.call.cond_rows = None
+        self.call.idle()
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -48,10 +46,10 @@ class PipelineCalls:
     def _read(self, sample: Any) -> None:
         if self._timesteps is not self.pipe.scheduler.timesteps:
             self._timesteps, self._step = self.pipe.scheduler.timesteps, 0
+        rows = sample.shape[0]
         self.call.progress = progress_at(self._step, self.pipe.num_timesteps)
-        self.call.cond_rows = rows_of_batch(sample.shape[0], self.pipe.do_classifier_free_guidance)
+        self.call.begin(rows_of_batch(rows, self.pipe.do_classifier_free_guidance), rows)
         self._step += 1
-        self.due += any(window.contains(self.call.progress) for window in self.windows)
 
 
 def rows_of_batch(rows: int, guided: bool) -> tuple[bool, ...]:

@@ -3,8 +3,8 @@
     out = softmax(q Kᵀ/√d) V + Σ_units scale · softmax(q K_ipᵀ/√d) V_ip        (IP-Adapter, arXiv:2308.06721 eq. 5)
 
 The first term is whatever the host computes, with whatever optimisation. A forward hook on `to_q` keeps q, a forward
-pre-hook on `to_out[0]` adds the second term; nothing's `forward` is replaced, so removal is exact
-(docs/decisions/0001-leaf-hooks.md).
+pre-hook on `to_out[0]` adds the second term; a pair on `attn2` itself sees which rows it is given, and that all of them
+are served. Nothing's `forward` is replaced, so removal is exact (docs/decisions/0001-leaf-hooks.md).
 """
 
 from __future__ import annotations
@@ -16,17 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .key_values import ImageKeyValue, KeyValueStack, stack
+from .rows import LayerRows, ModelCall
 
-KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one or two
-
-
-@dataclass
-class ModelCall:
-    """The UNet call in progress, as the host tells it. Layers read it, the host writes it."""
-
-    cond_rows: tuple[bool, ...] | None = None  # for each row of the batch: conditional? None: not ours, add nothing
-    progress: float = 0.0  # 0..1 of the sampling pass
-    styled: int = 0  # how often a layer added style since the hooks were attached
+KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one to three
 
 
 @dataclass
@@ -36,43 +28,95 @@ class StyledLayer:
     attn2: Any
     units: tuple[ImageKeyValue, ...]
     call: ModelCall
-    _query: Tensor | None = None
+    _given: LayerRows | None = None  # in the call of attn2 in progress; some host may call its leaves only
+    _part: Tensor | None = None  # what to_q was given
+    _query: Tensor | None = None  # what it made of that
     _stacks: dict[tuple[Any, ...], KeyValueStack] = field(default_factory=dict)
     _handles: list[RemovableHandle] = field(default_factory=list)
 
     def attach(self) -> None:
-        """Put the two hooks in place. Plain functions: other extensions filter hooks by their `__name__`."""
+        """Put the hooks in place. Plain functions: other extensions filter hooks by their `__name__`."""
 
-        def instantstyle_keep_query(module: nn.Module, args: Any, output: Tensor) -> None:
-            self._query = output
+        def instantstyle_see_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._open(args[0] if args else None)
+
+        def instantstyle_keep_query(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self._part, self._query = args[0] if args else None, output
 
         def instantstyle_add_style(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            query, self._query = self._query, None
-            if query is None:
-                return None
-            hidden, query = args[0], query.to(args[0])
-            acting = self.acting(query)
-            return None if acting is None else (acting.add_to(hidden, query), *args[1:])
+            styled = self._styled(args[0])
+            return None if styled is None else (styled, *args[1:])
 
+        def instantstyle_check_rows(module: nn.Module, args: Any, output: Any) -> None:
+            self._close()
+
+        self._handles.append(self.attn2.register_forward_pre_hook(instantstyle_see_rows))
         self._handles.append(self.attn2.to_q.register_forward_hook(instantstyle_keep_query))
         self._handles.append(self.attn2.to_out[0].register_forward_pre_hook(instantstyle_add_style))
+        self._handles.append(self.attn2.register_forward_hook(instantstyle_check_rows))
 
     def detach(self) -> None:
         """Take the hooks out and let go of everything."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._query = [], None
+        self._handles, self._given, self._part, self._query = [], None, None, None
         self._stacks.clear()
 
     def acting(self, query: Tensor) -> KeyValueStack | None:
         """The keys and values that query (rows, seq, inner) attends to in the call in progress; None when no unit acts
-        now."""
-        rows = rows_of(self.call.cond_rows, query.shape[0])
-        active = tuple(unit.window.contains(self.call.progress) for unit in self.units)
-        if rows is None or not any(active):
+        now. Raises StyleNotAppliedError when it is not clear which rows of the call these are."""
+        active = self._active()
+        if not any(active):
             return None
+        marks = self.call.cond_rows or ()
+        rows = tuple(marks[row] for row in self._rows(len(query)))
         self.call.styled += 1
         return self._stack(rows, active, query)
+
+    def _active(self) -> tuple[bool, ...]:
+        """For each unit whether it acts in the call in progress; nothing acts in a call that is not ours."""
+        if self.call.cond_rows is None:
+            return ()
+        return tuple(unit.window.contains(self.call.progress) for unit in self.units)
+
+    def _open(self, whole: Tensor | None) -> None:
+        """attn2 is called for `whole` (rows, seq, width)."""
+        self._given = self._query = None
+        if whole is not None and any(self._active()):
+            self._given = LayerRows(whole, self.call.next_rows(self.attn2, len(whole)))
+
+    def _close(self) -> None:
+        """attn2 has been called. Raises StyleNotAppliedError when some row that it was given went without style."""
+        given, self._given = self._given, None
+        if given is not None and not given.is_complete:
+            told = f"{len(given.served)} of the {len(given.whole)} rows it was given passed its to_q and to_out."
+            self.call.refuse(f"An attention layer was computed in another way: {told}", self.attn2)
+
+    def _rows(self, count: int) -> range:
+        """Which rows of the UNet call the `count` rows are that to_q was called for."""
+        if self._given is None:
+            return self.call.next_rows(self.attn2, count)
+        rows = self._given.take(self._part, count)
+        if rows is None:
+            given = f"{count} of the {len(self._given.whole)} rows it was given"
+            self.call.refuse(f"An attention layer was called for {given}, and nothing tells for which.", self.attn2)
+        return rows
+
+    def _styled(self, hidden: Tensor) -> Tensor | None:
+        """What to_out is to get in place of `hidden` (rows, seq, inner); None when no unit acts now."""
+        query, self._query = self._query, None
+        if query is None or query.shape != hidden.shape:
+            self._refuse_unmatched(query, hidden)
+            return None
+        query = query.to(hidden)
+        acting, self._part = self.acting(query), None
+        return None if acting is None else acting.add_to(hidden, query)
+
+    def _refuse_unmatched(self, query: Tensor | None, hidden: Tensor) -> None:
+        if any(self._active()):
+            told = "nothing" if query is None else f"{tuple(query.shape)}"
+            shapes = f"its to_q gave {told}, and its to_out got {tuple(hidden.shape)}."
+            self.call.refuse(f"An attention layer was computed in another way: {shapes}", self.attn2)
 
     def _stack(self, rows: tuple[bool, ...], active: tuple[bool, ...], query: Tensor) -> KeyValueStack:
         pattern = (rows, active, query.dtype, query.device)
@@ -82,13 +126,3 @@ class StyledLayer:
             units = [unit for unit, acts in zip(self.units, active) if acts]
             self._stacks[pattern] = stack(units, rows, self.attn2.heads, query)
         return self._stacks[pattern]
-
-
-def rows_of(marks: tuple[bool, ...] | None, batch: int) -> tuple[bool, ...] | None:
-    """The marks of a batch of rows. Tiling extensions repeat the whole batch: then the marks repeat too.
-
-    None when there are no marks or they do not divide the batch: nothing is guessed.
-    """
-    if not marks or batch % len(marks):
-        return None
-    return marks * (batch // len(marks))

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from ..units.schedule import Window
-from .attention import ModelCall
+from .rows import ModelCall
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from ..units.schedule import Window
-from .attention import ModelCall
+from .rows import ModelCall
 
 EPSILON = 1e-5  # under the root of a variance, as StyleAligned has it
 QUERY, KEY, VALUE = LEAVES = ("to_q", "to_k", "to_v")

@@ -23,8 +23,9 @@ from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
 from ..units.routing import route
 from ..units.unit import StyleUnit
-from .attention import ModelCall, StyledLayer
+from .attention import StyledLayer
 from .key_values import ImageKeyValue
+from .rows import ModelCall
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
 KEPT_BYTES = 256 << 20  # of all of them together: every block of a plus adapter takes 23 MB a picture
@@ -82,6 +83,7 @@ class StyleSession:
             plan.adapter.check_fits(modules)
         routed = self._by_layer(acting)
         self._unet = unet
+        self.call.windows = tuple(plan.unit.window for plan in acting)
         for layer, contributions in routed.items():
             styled = StyledLayer(modules[layer], tuple(contributions), self.call)
             self._layers.append(styled)
@@ -95,11 +97,12 @@ class StyleSession:
         return routed
 
     def detach(self) -> None:
-        """Take every hook out of the UNet that carries them."""
+        """Take every hook out of the UNet that carries them; no call of it is ours any more."""
+        self.call.idle()
         while self._layers:
             self._layers[-1].detach()  # one that fails is still known to the next who detaches
             self._layers.pop()
-        self._unet = None
+        self._unet, self.call.windows = None, ()
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
         with placed(unit=plan.number):

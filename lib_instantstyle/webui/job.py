@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from modules import shared
 
 from ..reference.plans import UnitPlan
+from ..style.rows import ModelCall
 from ..style.session import StyleSession
 from ..units.errors import InstantStyleError, StyleNotAppliedError, explained
 from ..units.infotext import VERSION_KEY, to_infotext, unit_key
@@ -28,7 +29,7 @@ from ..units.unit import StyleUnit
 from .hosts.a1111_casting import uncast
 from .hosts.live import live_host
 from .hosts.webui_host import WebUIHost
-from .steps import check_windows, model_calls
+from .steps import check_windows, model_calls, upscales_only
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
@@ -68,8 +69,10 @@ class StyleJob:
     session: StyleSession
     owner: Any = None  # the WebUI's StableDiffusionProcessing
     plans: tuple[UnitPlan, ...] = ()
-    marked: int = 0  # model calls for this picture whose rows are told apart
+    styled: int = 0  # layer calls for this picture that added style, of the sampling passes that are over
+    marked: int = 0  # model calls of this sampling pass whose rows are told apart
     unmarked: int = 0  # model calls of the owner whose rows could not be
+    sampling: bool = False  # a sampling pass is in progress
     ended: bool = False  # the style ended early in the sampling pass in progress
     _model_hook: RemovableHandle | None = None
 
@@ -82,22 +85,24 @@ class StyleJob:
         for plan in plans:
             for picture in plan.all_pictures:
                 self.host.picture_store.put(picture)
-        self.owner, self.plans, self.marked, self.unmarked = p, plans, 0, 0
-        self.session.call.styled = 0
+        self.owner, self.plans, self.styled, self.unmarked = p, plans, 0, 0
 
     def end(self) -> None:
         """Leave nothing behind in the model; forget the job."""
         self.detach()
-        self.owner, self.plans = None, ()
+        self.owner, self.plans, self.sampling = None, (), False
 
     def attach(self, p: Any, units: Sequence[StyleUnit]) -> None:
         """Put the hooks in place for one sampling pass of `p`, which becomes the owner if it is not."""
         if p is not self.owner:
             self.begin(p, units)
-        if not getattr(p, "is_hr_pass", False):
-            self.session.call.styled = self.marked = 0
+        if self.sampling and getattr(p, "is_hr_pass", False):
+            self._check_pass(may_be_empty=False)
+        else:
+            self.styled = 0
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
-        self.ended = False
+        self.session.call.start()
+        self.sampling, self.ended, self.marked = True, False, 0
         self._attach()
         if any(plan.scales for plan in self.plans):
             setattr(p, BEGUN, True)
@@ -114,7 +119,6 @@ class StyleJob:
         if self._model_hook is not None:
             self._model_hook.remove()
             self._model_hook = None
-        self.session.call.cond_rows = None
         self.session.detach()
 
     def before_model_call(self, params: Any) -> None:
@@ -147,34 +151,42 @@ class StyleJob:
             self.tell(f"InstantStyle ends early in this picture: {error}")
             self.owner.extra_generation_params[ENDED_KEY] = str(error)
 
-    def _read_rows(self, marks: Tensor | None) -> None:
-        self.session.call.cond_rows = None if marks is None else tuple(x > 0.5 for x in marks.flatten().tolist())
+    def _read_rows(self, marks: Tensor | None, batch: int) -> None:
         self.marked += marks is not None
         self.unmarked += marks is None
+        self.session.call.begin(None if marks is None else [x > 0.5 for x in marks.flatten().tolist()], batch)
 
     def check_applied(self, p: Any) -> None:
-        """After sampling: raise StyleNotAppliedError when the style never reached the UNet."""
-        begun = vars(p).pop(BEGUN, False)
+        """After sampling: raise StyleNotAppliedError when style that was due did not reach the UNet."""
+        begun, self.sampling = vars(p).pop(BEGUN, False), False
         if p is not self.owner and begun:
             raise StyleNotAppliedError("Another job took the style away while this picture was made. Make it again.")
         if p is not self.owner or not any(plan.scales for plan in self.plans):
             return
         if shared.state.interrupted or shared.state.skipped:
             return
-        if not self.session.call.styled:
+        self._check_pass(may_be_empty=upscales_only(p))
+        if not self.styled:
             raise StyleNotAppliedError(self._why_unstyled(p))
         if self.unmarked:
             self.tell(f"InstantStyle: {self.unmarked} model calls went without style, another extension made them.")
 
+    def _check_pass(self, *, may_be_empty: bool) -> None:
+        """A sampling pass is over: raise StyleNotAppliedError when a model call in it lacks style that was due."""
+        if not any(plan.scales for plan in self.plans):
+            return
+        self.session.call.end()
+        if not (self.marked or self.ended or may_be_empty):
+            raise StyleNotAppliedError(
+                "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
+                "Switch that off, or InstantStyle."
+            )
+        self.styled += self.session.call.styled
+
     def _why_unstyled(self, p: Any) -> str:
         if self.ended:
             return f"The style ended before any unit's start: {p.extra_generation_params[ENDED_KEY]}"
-        if self.marked:
-            return "No step that was sampled fell between a unit's start and its end. Widen its window."
-        return (
-            "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
-            "Switch that off, or InstantStyle."
-        )
+        return "No step that was sampled fell between a unit's start and its end. Widen its window."
 
     def tell(self, message: str) -> None:
         """Say something under the picture and in the log."""
@@ -187,7 +199,7 @@ class StyleJob:
 def live_job() -> StyleJob:
     """The one job of the process, which outlives "Reload UI" like its host."""
     host = live_host()
-    return StyleJob(host, StyleSession(host))
+    return StyleJob(host, StyleSession(host, ModelCall(as_raised=InstantStyleRefused)))
 
 
 def write_infotext(p: Any, plans: Sequence[UnitPlan], version: str) -> None:

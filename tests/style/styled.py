@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
 WIDTH, CONTEXT, HEADS, SEQUENCE = 16, 12, 4, 9
@@ -31,7 +32,8 @@ def unit(tokens: int = 4, scale: float = 0.7, window: Window | None = None, seed
 
 @contextmanager
 def attached(attn2: nn.Module, *units: ImageKeyValue, rows: Sequence[bool] | None = ROWS) -> Iterator[ModelCall]:
-    call = ModelCall(cond_rows=None if rows is None else tuple(rows))
+    call = ModelCall()
+    call.begin(rows, 0 if rows is None else len(rows))
     layer = StyledLayer(attn2, units, call)
     layer.attach()
     try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.style.attention import KEPT_STACKS, rows_of
+from lib_instantstyle.style.attention import KEPT_STACKS
 from lib_instantstyle.style.key_values import FEW_TOKENS, ImageKeyValue, KeyValueStack, stack
 from lib_instantstyle.units.schedule import Window
 
@@ -53,7 +53,8 @@ def test_every_row_gets_the_tokens_its_mark_says(attn2: nn.Module, rows: tuple[b
 
 def test_marks_repeat_over_a_tiled_batch(attn2: nn.Module) -> None:
     x, context = inputs(6)
-    with attached(attn2, unit(), rows=(False, True)):
+    with attached(attn2, unit()) as call:
+        call.begin((False, True), 6)
         styled = attn2(x, context)
     torch.testing.assert_close(styled, formula(attn2, x, context, [unit()], [0, 1, 0, 1, 0, 1]), **CLOSE)
 
@@ -68,11 +69,10 @@ def test_permuting_the_rows_permutes_the_output(attn2: nn.Module) -> None:
     torch.testing.assert_close(permuted, plain[order], **CLOSE)
 
 
-@pytest.mark.parametrize("rows", [None, (), (False, True), (False, True, False, True)])
-def test_nothing_is_added_without_marks_that_divide_the_batch(attn2: nn.Module, rows: tuple[bool, ...] | None) -> None:
+def test_nothing_is_added_to_a_call_without_marks(attn2: nn.Module) -> None:
     x, context = inputs(3)
     plain = attn2(x, context)
-    with attached(attn2, unit(), rows=rows) as call:
+    with attached(attn2, unit(), rows=None) as call:
         assert torch.equal(attn2(x, context), plain)
         assert call.styled == 0
 
@@ -120,7 +120,7 @@ def test_more_row_patterns_than_are_kept_stay_right(attn2: nn.Module) -> None:
     with attached(attn2, unit()) as call:
         for number in (*range(2 * KEPT_STACKS), 0, 1):
             marks = [number >> bit & 1 for bit in range(5)]
-            call.cond_rows = tuple(map(bool, marks))
+            call.begin([bool(mark) for mark in marks], len(marks))
             x, context = inputs(5)
             torch.testing.assert_close(attn2(x, context), formula(attn2, x, context, [unit()], marks), **CLOSE)
 
@@ -201,10 +201,3 @@ def test_style_takes_the_dtype_of_what_it_is_added_to(attn2: nn.Module) -> None:
         styled = attn2.to_out[0](attend(query, attn2.to_k(context), attn2.to_v(context)).double())
     assert styled.dtype == torch.float64
     torch.testing.assert_close(styled.float(), exact, **CLOSE)
-
-
-def test_rows_of_repeats_or_refuses() -> None:
-    assert rows_of((False, True), 4) == (False, True, False, True)
-    assert rows_of((False, True), 3) is None
-    assert rows_of(None, 2) is None
-    assert rows_of((), 2) is None

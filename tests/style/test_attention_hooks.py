@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.attention import StyledLayer
+from lib_instantstyle.style.rows import ModelCall
 
 from .styled import CLOSE, ROWS, attached, attend, formula, inputs, unit
 

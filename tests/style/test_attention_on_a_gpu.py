@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_instantstyle.style.attention import ModelCall, StyledLayer
+from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.style.key_values import FEW_TOKENS, ImageKeyValue, stack
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
 from ..tiny import cross_attention

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from lib_instantstyle.files.loras import Lora, inspect_lora
-from lib_instantstyle.style.attention import ModelCall
 from lib_instantstyle.style.low_rank import AdaptedLayer, LowRank
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
 from ..tiny import sdxl_unet, unet_inputs

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from lib_instantstyle.style.attention import ModelCall
+from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.style.self_attention import Attending, PooledNorm, ReferenceRows, ReferredLayer, adain
 from lib_instantstyle.units.schedule import Window
 

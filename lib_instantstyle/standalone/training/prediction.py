@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...style.attention import ModelCall, StyledLayer
+from ...style.attention import StyledLayer
 from ...style.key_values import KeyValueStack, lay_out
+from ...style.rows import ModelCall
 from ...units.blocks import Layer
 from .adapter import LayerWeights, LearningAdapter
 

@@ -46,10 +46,10 @@ class A1111Host(WebUIHost):
             if isinstance(conditioning, dict):
                 conditioning[ROW_MARK] = torch.full((conditioning["crossattn"].shape[0], 1), mark)
 
-    def watch_calls(self, read: Callable[[Tensor | None], None]) -> RemovableHandle:
+    def watch_calls(self, read: Callable[[Tensor | None, int], None]) -> RemovableHandle:
         def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
             if len(args) >= 3:  # a bare call only wakes other hooks, as ControlNet does under --medvram
-                read(marks_in(args[2]))
+                read(marks_in(args[2]), len(args[0]))
 
         return sd_model().model.register_forward_pre_hook(instantstyle_read_rows)
 

@@ -49,8 +49,9 @@ class WebUIHost(Host, ABC):
         """Before a model call (`on_cfg_denoiser`): mark the conditional rows of its batches, and the others."""
 
     @abstractmethod
-    def watch_calls(self, read: Callable[[Tensor | None], None]) -> RemovableHandle:
-        """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart."""
+    def watch_calls(self, read: Callable[[Tensor | None, int], None]) -> RemovableHandle:
+        """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart, and
+        how many rows it has: of a tiled batch there are several for each mark."""
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         half = devices.device.type == "cuda" and not getattr(shared.cmd_opts, "no_half", False)

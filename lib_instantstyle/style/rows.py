@@ -1,0 +1,156 @@
+"""Which rows of a UNet call an attention layer is called for.
+
+Most layers get the whole batch. NegPiP and Regional Prompter call a layer's attention once for the conditional rows and
+once for the others, in either order and some rows several times (docs/decisions/0009-rows-in-parts.md). A part is told
+by what it shows of the layer's input. One that shows nothing, because it is a copy, follows the part before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from torch import Tensor, nn
+
+from ..units.errors import InstantStyleError, StyleNotAppliedError
+from ..units.schedule import Window
+
+WAY_OUT = "Switch off the extension that does this, or InstantStyle."
+
+
+def unchanged(error: InstantStyleError) -> Exception:
+    """An error as it is."""
+    return error
+
+
+@dataclass
+class ModelCall:
+    """The UNet call in progress. The host tells of it, layers read it.
+
+    For each sampling pass `start`, `begin` at every UNet call, then `end`. The first thing that does not add up raises
+    where it happens. Should somebody swallow that, every later `begin` and `end` raises it again.
+    """
+
+    cond_rows: tuple[bool, ...] | None = None  # for each row of the batch: conditional? None: not ours, add nothing
+    progress: float = 0.0  # 0..1 of the sampling pass; written before `begin`
+    windows: Sequence[Window] = ()  # of the units that act; the session writes them
+    as_raised: Callable[[InstantStyleError], Exception] = unchanged  # inside a UNet call: what ends the host's job
+    due: int = 0  # UNet calls of this pass in which some unit acts
+    styled: int = 0  # layer calls of this pass that added style
+    fault: InstantStyleError | None = None  # the first thing in this pass that did not add up
+    _served: dict[nn.Module, int] = field(default_factory=dict)  # rows of layers that are called for parts
+
+    def start(self) -> None:
+        """A sampling pass begins: forget the one before."""
+        self.cond_rows, self.fault = None, None
+        self.due = self.styled = 0
+        self._served.clear()
+
+    def begin(self, marks: Sequence[bool] | None, batch: int) -> None:
+        """A UNet call with `batch` rows begins. `marks` says which are conditional; over a tiled batch it repeats.
+
+        None when the call is not ours. Raises StyleNotAppliedError, as the host wants it, when the call before was not
+        completed or the marks do not divide the batch.
+        """
+        self.idle()
+        if self.fault:
+            raise self.as_raised(self.fault)
+        if marks is None:
+            return
+        if not marks or batch % len(marks):
+            self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something has changed the batch.")
+        self.cond_rows = tuple(marks) * (batch // len(marks))
+        self.due += any(window.contains(self.progress) for window in self.windows)
+
+    def idle(self) -> None:
+        """No UNet call of ours is in progress. Notes a fault when the last one was not completed."""
+        rows, self.cond_rows = self.cond_rows, None
+        left = [(layer, served) for layer, served in self._served.items() if rows and served < len(rows)]
+        self._served.clear()
+        if left and rows and not self.fault:
+            layer, served = left[0]
+            self.fault = _fault(f"An attention layer was called for {served} of {len(rows)} rows only.", layer)
+
+    def end(self) -> None:
+        """The sampling pass is over. Raises StyleNotAppliedError when some of it, or all, went without style."""
+        self.idle()
+        if self.fault:
+            raise self.fault
+        if self.due and not self.styled:
+            raise StyleNotAppliedError(
+                f"The style did not reach the UNet in any of {self.due} model calls: something has replaced its "
+                f"attention. {WAY_OUT}"
+            )
+
+    def next_rows(self, layer: nn.Module, count: int) -> range:
+        """The rows that a layer called for `count` of them gets: all, or those that follow the part before."""
+        total = len(self.cond_rows or ())
+        if count == total:
+            return range(total)
+        first = self._served.get(layer, 0)
+        if first + count > total:
+            told = f" after {first}" if first else ""
+            self.refuse(f"An attention layer was called for {count} rows{told}; the model call has {total}.", layer)
+        self._served[layer] = first + count
+        return range(first, first + count)
+
+    def refuse(self, message: str, layer: nn.Module | None = None) -> NoReturn:
+        """End the host's job: some due layer call cannot be styled."""
+        self.cond_rows = None
+        self._served.clear()
+        self.fault = _fault(message, layer)
+        raise self.as_raised(self.fault)
+
+
+def _fault(message: str, layer: nn.Module | None) -> StyleNotAppliedError:
+    """Says who computes the layer: extensions replace its `forward`, and diffusers gives it a processor."""
+    computes = getattr(layer, "processor", None) or getattr(layer, "forward", None)
+    owner = getattr(computes, "__module__", None)
+    told = f" It is computed by {owner}." if owner else ""
+    return StyleNotAppliedError(f"{message}{told} {WAY_OUT}")
+
+
+@dataclass
+class LayerRows:
+    """One call of a layer: the rows that it was given, and which of them have been served."""
+
+    whole: Tensor  # (rows, seq, width): what the layer was given
+    rows: range  # of the UNet call, that `whole` holds
+    served: set[int] = field(default_factory=set)  # rows of `whole`
+
+    def take(self, part: Tensor | None, count: int) -> range | None:
+        """The rows of the UNet call that a part of `count` rows holds, or None when nothing tells."""
+        found = range(count) if count == len(self.whole) else self._shown(part) or self._following(count)
+        if found is None:
+            return None
+        self.served.update(found)
+        return self.rows[found[0] :: found.step][:count]
+
+    def _shown(self, part: Tensor | None) -> range | None:
+        return None if part is None else rows_shown(part, self.whole)
+
+    def _following(self, count: int) -> range | None:
+        """The part is a copy: it follows the one before, if the rows served so far are the first ones."""
+        first = len(self.served)
+        fits = self.served <= set(range(first)) and first + count <= len(self.whole)
+        return range(first, first + count) if fits else None
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.served) == len(self.whole)
+
+
+def rows_shown(part: Tensor, whole: Tensor) -> range | None:
+    """The rows of `whole` that `part` is a view of, both (rows, seq, width); None when it is no view of whole rows."""
+    size = whole.stride(0)
+    if part.shape[1:] != whole.shape[1:] or part.stride()[1:] != whole.stride()[1:] or part.dtype != whole.dtype:
+        return None
+    if not size or not len(part):
+        return None
+    first, beside = divmod(part.data_ptr() - whole.data_ptr(), size * whole.element_size())
+    step, between = divmod(part.stride(0), size) if len(part) > 1 else (1, 0)
+    inside = first >= 0 and first + step * (len(part) - 1) < len(whole)
+    if beside or between or not step or not inside or part.device != whole.device:
+        return None
+    return range(first, first + step * len(part), step)
