@@ -42,7 +42,7 @@ class InstantStyleScript(scripts.Script):
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         with refusing(p, "sampler"):
-            job.attach(p, in_cell(p, requested_units(args)))
+            job.attach(p, lambda: in_cell(p, requested_units(args)))
 
     def post_sample(self, p, ps, *args):
         with refusing(ps, "samples"):

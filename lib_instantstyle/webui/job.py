@@ -8,7 +8,8 @@ concatenates along with the text (docs/decisions/0002-row-marks.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from ..units.infotext import VERSION_KEY, to_infotext, unit_key
 from ..units.schedule import progress_at
 from ..units.unit import StyleUnit
 from .hosts.a1111_casting import uncast
+from .hosts.folders import keeps_references
 from .hosts.live import live_host
 from .hosts.webui_host import WebUIHost
 from .steps import check_windows, model_calls, upscales_only
@@ -71,7 +73,7 @@ class StyleJob:
     plans: tuple[UnitPlan, ...] = ()
     styled: int = 0  # layer calls for this picture that added style, of the sampling passes that are over
     marked: int = 0  # model calls of this sampling pass whose rows are told apart
-    unmarked: int = 0  # model calls of the owner whose rows could not be
+    unmarked: int = 0  # model calls for this picture whose rows could not be
     sampling: bool = False  # a sampling pass is in progress
     ended: bool = False  # the style ended early in the sampling pass in progress
     _model_hook: RemovableHandle | None = None
@@ -83,23 +85,35 @@ class StyleJob:
         if plans:
             check_windows(plans, model_calls(p))
         for plan in plans:
-            for picture in plan.all_pictures:
+            for picture in plan.all_pictures if keeps_references() else ():
                 self.host.picture_store.put(picture)
         self.owner, self.plans, self.styled, self.unmarked = p, plans, 0, 0
+        self._end_when_closed(p)
+
+    def _end_when_closed(self, p: Any) -> None:
+        """After an error while sampling the WebUI calls no script any more; it only closes the job."""
+        close, job = type(p).close, weakref.ref(p)  # not the job itself, or it would keep itself alive
+
+        def end_and_close() -> None:
+            self.end()
+            if job() is not None:
+                close(job())
+
+        p.close = end_and_close
 
     def end(self) -> None:
         """Leave nothing behind in the model; forget the job."""
         self.detach()
         self.owner, self.plans, self.sampling = None, (), False
 
-    def attach(self, p: Any, units: Sequence[StyleUnit]) -> None:
-        """Put the hooks in place for one sampling pass of `p`, which becomes the owner if it is not."""
+    def attach(self, p: Any, units: Callable[[], Sequence[StyleUnit]]) -> None:
+        """Put the hooks in place for one sampling pass of `p`; if it is not the owner it becomes that, with `units`."""
         if p is not self.owner:
-            self.begin(p, units)
+            self.begin(p, units())
         if self.sampling and getattr(p, "is_hr_pass", False):
             self._check_pass(may_be_empty=False)
         else:
-            self.styled = 0
+            self.styled = self.unmarked = 0
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         self.session.call.start()
         self.sampling, self.ended, self.marked = True, False, 0
@@ -148,7 +162,7 @@ class StyleJob:
         except Exception as error:  # the WebUI swallows whatever leaves this callback
             self.detach()
             self.ended = True
-            self.tell(f"InstantStyle ends early in this picture: {error}")
+            self.tell(f"InstantStyle ended early in this picture: {error}")
             self.owner.extra_generation_params[ENDED_KEY] = str(error)
 
     def _read_rows(self, marks: Tensor | None, batch: int) -> None:
@@ -169,7 +183,7 @@ class StyleJob:
         if not self.styled:
             raise StyleNotAppliedError(self._why_unstyled(p))
         if self.unmarked:
-            self.tell(f"InstantStyle: {self.unmarked} model calls went without style, another extension made them.")
+            self.tell(f"InstantStyle: {self.unmarked} model calls were not styled because another extension made them.")
 
     def _check_pass(self, *, may_be_empty: bool) -> None:
         """A sampling pass is over: raise StyleNotAppliedError when a model call in it lacks style that was due."""
@@ -185,8 +199,8 @@ class StyleJob:
 
     def _why_unstyled(self, p: Any) -> str:
         if self.ended:
-            return f"The style ended before any unit's start: {p.extra_generation_params[ENDED_KEY]}"
-        return "No step that was sampled fell between a unit's start and its end. Widen its window."
+            return f"The style ended before any reference's Start: {p.extra_generation_params[ENDED_KEY]}"
+        return "None of the sampled steps was inside any reference's Start–End range. Widen the range."
 
     def tell(self, message: str) -> None:
         """Say something under the picture and in the log."""

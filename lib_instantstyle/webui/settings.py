@@ -33,9 +33,15 @@ def _options() -> dict[str, shared.OptionInfo]:
         section=SECTION,
         category_id="sd",
     )
+    keep = shared.OptionInfo(
+        True,
+        "Keep reference pictures on this machine, so that pasting an image's settings brings them back",
+        section=SECTION,
+        category_id="sd",
+    )
     measure = shared.OptionInfo(
         False,
-        "Measure each result: similarity to the reference's style, to removed content, to the prompt",
+        "Measure each result: similarity to the reference's style, to removed content and to the prompt",
         section=SECTION,
         category_id="sd",
     )
@@ -44,6 +50,7 @@ def _options() -> dict[str, shared.OptionInfo]:
         "instantstyle_adapter_dirs": _folders("More folders with IP-Adapter files"),
         "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders and full CLIP models"),
         "instantstyle_pristine_text": pristine.info("a full CLIP model that goes with the adapter's image encoder"),
+        "instantstyle_keep_references": keep.info("also those sent through the API; up to 1 GB, the oldest go first"),
         "instantstyle_measure": measure.info("cosines in the infotext; loads the image encoder once more per picture"),
     }
 

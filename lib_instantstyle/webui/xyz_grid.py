@@ -51,9 +51,7 @@ def _first_in_use(units: Sequence[StyleUnit]) -> int:
     for number, unit in enumerate(units):
         if unit.enabled:
             return number
-    raise UnitError(
-        "An InstantStyle axis acts on the first reference in use, and none is. Open the panel and drop one."
-    )
+    raise UnitError("An InstantStyle axis needs an active reference. Open the InstantStyle panel and add one.")
 
 
 def _set(name: str) -> Callable[[Any, Any, Any], None]:

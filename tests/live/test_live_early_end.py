@@ -43,4 +43,4 @@ def test_a_style_that_never_acted_is_refused(webui):
     with refusing_once(call=3):
         job = webui.txt2img(UNIT)
     assert job.status == 500
-    assert "ended before any unit's start: The refiner is of another family" in job.answer["detail"]["message"]
+    assert "ended before any reference's Start: The refiner is of another family" in job.answer["detail"]["message"]

@@ -112,7 +112,7 @@ def test_a_window_that_no_sampled_step_falls_into_is_told_as_such(webui):
     """Of six model calls that it counts, Heun makes five."""
     job = webui.txt2img({**UNIT, "start": 0.8}, sampler_name="Heun", steps=3)
     assert job.status == 500
-    assert "No step that was sampled fell between" in job.answer["detail"]["message"]
+    assert "None of the sampled steps was inside" in job.answer["detail"]["message"]
 
 
 def test_a_style_that_never_reaches_the_unet_is_an_error(webui, monkeypatch):

@@ -100,7 +100,7 @@ def test_an_impossible_cell_of_a_grid_is_told_before_the_first(webui):
 def test_a_grid_of_styles_without_a_reference_is_told_before_the_first_cell(webui):
     grid = webui.txt2img(script_name="x/y/z plot", script_args=plot("Style weight", "0, 1"))
     assert (grid.status, grid.passes) == (500, [])
-    assert "acts on the first reference in use" in grid.answer["errors"]
+    assert "needs an active reference" in grid.answer["errors"]
 
 
 def plot(label: str, values: str) -> list[object]:

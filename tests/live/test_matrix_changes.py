@@ -55,7 +55,7 @@ def test_a_refiner_of_another_family_ends_the_style_with_a_message(webui, by_the
     refiner = {"refiner_checkpoint": "tiny-short", "refiner_switch_at": 0.5, "steps": 4}
     until_the_switch = Styling((PICTURE,), {STYLE: 0.8}, steps=(range(2),))
     by_the_book.assert_equal([(UNIT, until_the_switch)], **refiner)
-    assert "InstantStyle ends early in this picture" in caplog.text
+    assert "InstantStyle ended early in this picture" in caplog.text
     assert webui.txt2img().same_as(plain)
 
 

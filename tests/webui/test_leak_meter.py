@@ -28,7 +28,7 @@ def test_a_similarity_above_the_usual_stretches_the_whole_scale() -> None:
 def test_taking_more_than_there_was_is_marked_and_explained() -> None:
     html = meter_html(Meter((Leak("a rabbit", 0.3, -0.2),), None))
     assert "instantstyle-overshot" in html
-    assert "Below zero" in html
+    assert "A negative value" in html
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.714])

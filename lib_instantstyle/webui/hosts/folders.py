@@ -15,6 +15,11 @@ def unit_count() -> int:
     return max(1, int(getattr(shared.opts, "instantstyle_units", DEFAULT_UNITS)))
 
 
+def keeps_references() -> bool:
+    """Whether pictures of jobs are kept, so that an infotext brings them back."""
+    return bool(getattr(shared.opts, "instantstyle_keep_references", True))
+
+
 def adapter_folders() -> list[Path]:
     """Where adapters are looked for, downloads going to the first."""
     models = Path(paths.models_path)

@@ -28,7 +28,7 @@ def problem_html(message: str) -> str:
 
 
 def busy_html() -> str:
-    return _note("The WebUI is at work. The meter follows the next change after that.")
+    return _note("The WebUI is busy. The meter updates on your next change.")
 
 
 def _row(leak: Leak, full: float) -> str:
@@ -55,9 +55,11 @@ def _bar(when: str, cosine: float, full: float) -> str:
 def _advice(meter: Meter) -> str:
     notes = []
     if any(leak.after < OVERSHOT for leak in meter.phrases):
-        notes.append("Below zero more is taken than was there; a lower strength keeps more of the style.")
+        notes.append(
+            "A negative value means more was removed than was there; a lower strength keeps more of the style."
+        )
     if meter.auto_scale is not None:
-        notes.append(f"Just enough here: Project at {meter.auto_scale:.2f}, which is what Auto takes at 1.")
+        notes.append(f"Enough for this picture: Project at {meter.auto_scale:.2f} (same as Auto at 1).")
     return _note(" ".join(notes)) if notes else ""
 
 

@@ -11,7 +11,7 @@ from modules.infotext_utils import PasteField
 from modules.ui_components import InputAccordion
 
 from ...reference.analysis import Progress
-from ...units.errors import InstantStyleError
+from ...units.errors import explained
 from ...units.groups import AUTO_ADAPTER
 from ..arguments import NO_UNIT
 from ..hosts.folders import adapter_folders, encoder_folders, unit_count
@@ -66,6 +66,13 @@ class Panel:
         return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]
 
     def _readiness(self) -> Readiness:
+        """Asked while the page is built, with a checkpoint loading in another thread: no error may cost the panel."""
+        try:
+            return self._looked_at()
+        except Exception as error:
+            return Readiness((explained(error).message,), (), ())
+
+    def _looked_at(self) -> Readiness:
         return readiness(self._host.files, self._host.loaded_unet(), self._host.loaded_text_width())
 
     def _build_status(self) -> None:
@@ -86,6 +93,6 @@ class Panel:
         folders = {"adapter": adapter_folders()[0], "encoder": encoder_folders()[0]}
         try:
             download_all(self._readiness().downloads, folders, progress)
-        except InstantStyleError as error:
-            return self._show(error.message)
+        except Exception as error:
+            return self._show(explained(error).message)
         return self._show()

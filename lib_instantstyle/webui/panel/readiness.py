@@ -113,6 +113,8 @@ def _about_checkpoint(unet: nn.Module | None) -> tuple[str, ...]:
         attention_layers(unet)
     except InstantStyleError as error:
         return (error.message,)
+    except RuntimeError:  # its modules changed meanwhile: it is still being loaded
+        return ()
     return ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ STEP = 0.05
 # By ui-config.json, which takes a choice's label for its value.
 NOT_REMEMBERED = ("image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE)
 METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project", "auto": "Auto", "off": "Off"}
+UPLOAD_ONLY: dict[str, Any] = {"sources": ["upload"]} if "sources" in signature(gr.Image).parameters else {}  # gradio 4
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
 METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]
 
@@ -92,14 +94,14 @@ class UnitTab:
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
 
     def _picture(self, name: str, height: int) -> None:
-        self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, source="upload", height=height))
+        self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, height=height, **UPLOAD_ONLY))
 
     def _routing(self) -> None:
         preset = self._add("preset", gr.Radio(**self._common("preset"), choices=PRESET_CHOICES, value="style"))
         with gr.Row():
             self._slider("weight")
             layout = self._slider("layout_weight", visible=False)
-        with gr.Column(visible=False) as custom:
+        with gr.Column(visible=False, elem_id=self._id("custom")) as custom:
             blocks = gr.Textbox(**self._common("blocks"), lines=3, value="", placeholder=_blocks_example())
             self._add("blocks", blocks)
             self._block_picker(blocks)

@@ -14,16 +14,19 @@ from typing import Any
 
 import gradio as gr
 import torch
+from fastapi import Body, FastAPI
 
-from . import infotext, sampling, shared
+from ...tiny import encoded
+from . import infotext, sampling, shared, xyz_grid
 from .callbacks import ScriptCallbacks, Swallowed
 from .checkpoint import Checkpoint
 from .components import InputAccordion, ToolButton, tooltips
 from .loading import WING, installed, module
+from .page import Page
 from .processing import Img2Img, Job, Processed, Txt2Img, process_images
 from .scripts import ALWAYS_VISIBLE, Script, ScriptClassData, ScriptRunner, load_module, script_classes
 
-ROOT = Path(__file__).parents[3]
+ROOT, OURS = Path(__file__).parents[3], "instantstyle.py"
 CALLBACKS = ("cfg_denoiser", "script_unloaded", "before_ui", "ui_settings", "app_started")
 KINDS: dict[str, type[Job]] = {"txt2img": Txt2Img, "img2img": Img2Img}
 OPTIONS = {"batch_cond_uncond": True, "img2img_fix_steps": False, "return_grid": True, "emphasis": "Original"}
@@ -46,6 +49,7 @@ class A1111:
         self.sd_model: Any = self.checkpoint("sdxl.safetensors")
         self.scripts_data: list[ScriptClassData] = []
         self.runners: dict[str, ScriptRunner] = {}
+        self.made: Processed | None = None  # by the last job
 
     def checkpoint(self, name: str) -> Any:
         """A checkpoint file and the model that was loaded from it."""
@@ -66,13 +70,61 @@ class A1111:
 
     def start(self) -> None:
         """Execute the scripts and build the pages, as at every "Reload UI"."""
-        self.scripts_data[:] = script_classes(load_module(ROOT / "scripts/instantstyle.py"), "instantstyle.py")
+        self.scripts_data[:] = script_classes(load_module(ROOT / "scripts" / OURS), OURS)
+        self.scripts_data.append(xyz_grid.loaded())
         self.callbacks.fire("ui_settings")
         self.callbacks.fire("before_ui")
         self.runners = {tab: ScriptRunner(self.scripts_data, tab == "img2img", self.swallowed) for tab in KINDS}
         with gr.Blocks() as self.demo:
-            for runner in self.runners.values():
-                runner.setup_ui()
+            for tab, runner in self.runners.items():
+                self._build_tab(tab, runner)
+            self._connect_send_to_img2img()
+
+    def _build_tab(self, tab: str, runner: ScriptRunner) -> None:
+        """Our panel, and what the WebUI has beside it: an infotext to paste, Generate, and what that shows."""
+        runner.setup_ui()
+        text, paste = gr.Textbox(elem_id=f"{tab}_prompt"), gr.Button(elem_id=f"{tab}_paste")
+        fields = runner.infotext_fields
+        paste.click(
+            fn=lambda written: list(infotext.pasted(fields, written, self.swallowed).values()),
+            inputs=[text],
+            outputs=[component for component, _ in fields],
+        )
+        log, generate = gr.HTML(elem_id=f"html_log_{tab}"), gr.Button(elem_id=f"{tab}_generate")
+        generate.click(fn=lambda *args: self.shown(self.job(*args, tab=tab)), inputs=runner.inputs[1:], outputs=[log])
+
+    def _connect_send_to_img2img(self) -> None:
+        names = self.runners["txt2img"].paste_field_names
+        there, here = (
+            [field for field, name in self.runners[tab].infotext_fields if name in names]
+            for tab in ("img2img", "txt2img")
+        )
+        gr.Button(elem_id="send_to_img2img").click(fn=lambda *values: list(values), inputs=here, outputs=there)
+
+    @property
+    def axis_options(self) -> list[Any]:
+        """Those that extensions have added to the X/Y/Z plot."""
+        module = next(data.module for data in self.scripts_data if data.script_class is xyz_grid.XyzGrid)
+        return [one for one in module.axis_options if one.label != "Steps"]
+
+    def app(self) -> FastAPI:
+        """The WebUI's HTTP server, started."""
+        app = FastAPI()
+        app.add_api_route("/sdapi/v1/txt2img", self._txt2img, methods=["POST"])
+        self.callbacks.fire("app_started", self.demo, app)
+        return app
+
+    def _txt2img(self, body: Any = Body(...)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+        """As api.py: scripts by title, whatever the capitals; arguments that are not sent have their defaults."""
+        sent = {name.lower(): script for name, script in body.get("alwayson_scripts", {}).items()}
+        p = self.job(*sent.get("instantstyle", {}).get("args", []))
+        p.is_api = True
+        made = self.process(p)
+        return {"images": [encoded(image) for image in made.images], "infotexts": made.infotexts}
+
+    def page(self, tab: str = "txt2img") -> Page:
+        """This WebUI in a browser."""
+        return Page(self.demo, self.data_path, tab)
 
     def reload_ui(self) -> None:
         self.callbacks.fire("script_unloaded")
@@ -93,7 +145,7 @@ class A1111:
         """A job whose first arguments of our script are `args`; the others are as the panel has them at the start."""
         runner = self.runners[tab]
         values = [getattr(control, "value", None) for control in runner.inputs]
-        first = runner.alwayson_scripts[0].args_from
+        first = next(script.args_from for script in runner.alwayson_scripts if script.filename == OURS)
         values[first : first + len(args)] = args
         return KINDS[tab](self, script_args=tuple(values), scripts=runner, **fields)
 
@@ -106,9 +158,10 @@ class A1111:
         with self.queue_lock, closing(p):
             self.state.begin("scripts_txt2img")
             try:
-                return process_images(p)
+                self.made = process_images(p)
             finally:
                 self.state.end()
+        return self.made
 
     def plain(self, **fields: Any) -> Processed:
         """The same without InstantStyle installed."""

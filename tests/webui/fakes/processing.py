@@ -133,6 +133,7 @@ class Processed:
 @torch.no_grad()
 def process_images(p: Job) -> Processed:
     """The whole of a job; what is raised while it samples leaves at once, and then no script hears of the end."""
+    checkpoint = p.webui.sd_model
     p.scripts.before_process(p)
     p.setup_prompts()
     p.scripts.process(p)
@@ -142,6 +143,7 @@ def process_images(p: Job) -> Processed:
         p.webui.state.skipped = False
         if p.webui.state.interrupted:
             break
+        p.webui.sd_model = checkpoint  # the refiner's, or that of a hires pass, goes
         p.next_batch(number)
         p.setup_conds()
         ps = PostSampleArgs(p.sample(conditioning=p.c, unconditional_conditioning=p.uc))

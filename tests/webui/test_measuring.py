@@ -1,0 +1,94 @@
+"""Measured results, and whose turn it is to look at references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .seen import same, unit
+
+pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
+
+from .fakes import A1111
+
+
+@pytest.fixture
+def measuring(web: A1111) -> A1111:
+    web.opts.data["instantstyle_measure"] = True
+    return web
+
+
+def measured(made: Any) -> list[bool]:
+    return ["InstantStyle measured" in text for text in made.infotexts]
+
+
+def test_nothing_is_measured_unless_that_is_set(web: A1111) -> None:
+    assert measured(web.generate(unit())) == [False]
+
+
+def test_each_picture_is_measured_by_itself_and_the_grid_is_not(measuring: A1111) -> None:
+    made = measuring.generate(unit(), n_iter=2, batch_size=2)
+    assert measured(made) == [False, True, True, True, True]
+    texts = [text.partition("InstantStyle measured")[2] for text in made.infotexts[1:]]
+    assert len(set(texts)) >= 3  # two may be equal when rounded
+    assert "style" in texts[0]
+
+
+def test_measuring_changes_no_picture(measuring: A1111) -> None:
+    made = measuring.generate(unit())
+    measuring.opts.data["instantstyle_measure"] = False
+    assert same(made.images, measuring.generate(unit()).images)
+
+
+def test_a_plain_picture_is_not_measured(measuring: A1111) -> None:
+    assert measured(measuring.generate()) == [False]
+
+
+def test_the_picture_is_compared_with_its_own_prompt(measuring: A1111) -> None:
+    measuring.generate(unit(), prompt="a tall tower")
+    assert "a tall tower" in measuring.sd_model.read
+
+
+def test_a_picture_is_measured_after_another_script_has_wound_the_job_up(measuring: A1111) -> None:
+    first = measuring.runners["txt2img"].alwayson_scripts
+    measuring.add_neighbour(postprocess_image=lambda p, pp: p.scripts.postprocess(p, None))
+    first.insert(0, first.pop())
+    assert measured(measuring.generate(unit())) == [True]
+
+
+def test_what_cannot_be_measured_is_told_and_keeps_the_picture(
+    measuring: A1111, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("lib_instantstyle.reference.analysis.Analyst.measure", fail)
+    p = measuring.job(unit())
+    assert "InstantStyle could not measure a picture: no room" in measuring.shown(p)
+    assert measured(measuring.made) == [False]
+
+
+def test_a_short_look_neither_waits_nor_disturbs(web: A1111) -> None:
+    measuring = web.library("measuring")
+    with measuring.analyst_if_free() as analyst:
+        assert analyst is measuring.live_analyst()
+        assert not web.queue_lock.acquire(blocking=False)
+    with web.queue_lock, measuring.analyst_if_free() as analyst:
+        assert analyst is None
+    assert web.queue_lock.acquire(blocking=False)
+    web.queue_lock.release()
+
+
+def test_an_error_in_a_look_gives_the_queue_back(web: A1111) -> None:
+    measuring = web.library("measuring")
+    for look in (measuring.analyst_if_free, measuring.analyst_in_turn):
+        with pytest.raises(ZeroDivisionError), look():
+            raise ZeroDivisionError
+        assert web.queue_lock.acquire(blocking=False)
+        web.queue_lock.release()
+
+
+def test_a_long_look_waits_for_its_turn(web: A1111) -> None:
+    with web.library("measuring").analyst_in_turn():
+        assert not web.queue_lock.acquire(blocking=False)
