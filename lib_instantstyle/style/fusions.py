@@ -1,0 +1,48 @@
+"""How a unit's attention S joins the attention to the text H: added, or by its statistics; everywhere, or in a region.
+
+    add     H + w · m · S                                    IP-Adapter, arXiv:2308.06721 eq. 5
+    adain   H + w · m · (AdaIN(H, S) − H)                    StyleStudio, arXiv:2412.08503 §3.2; w = 1 is the paper's
+            AdaIN(H, S) = (H − μ_H) / (σ_H + ε) · σ_S + μ_S
+
+m is the region, 1 where the style acts. Several units: the terms add up, whatever their order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+EPSILON = 1e-5
+
+
+def adain(hidden: Tensor, style: Tensor) -> Tensor:
+    """`hidden` with the mean and deviation of `style`: over positions, for each row and channel; unbiased deviations.
+
+    Both (rows, positions, channels). The difference to the published formula is ε, without which a flat channel would
+    be divided by zero.
+    """
+    deviation, mean = torch.std_mean(hidden, 1, keepdim=True)
+    new_deviation, new_mean = torch.std_mean(style, 1, keepdim=True)
+    return (hidden - mean) / (deviation + EPSILON) * new_deviation + new_mean
+
+
+def term(fusion: str, hidden: Tensor, style: Tensor) -> Tensor:
+    """What a unit at weight 1 adds to `hidden`; all (rows, positions, channels)."""
+    return style if fusion == "add" else adain(hidden, style) - hidden
+
+
+def grid_of(positions: int, latent: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width of a layer's grid of positions, from those of the latent; None when nothing fits.
+
+    A UNet halves a picture by strided convolutions, which round up.
+    """
+    height, width = latent
+    while height * width > positions:
+        height, width = -(-height // 2), -(-width // 2)
+    return (height, width) if height * width == positions else None
+
+
+def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A mask (1, 1, height, width) as a factor for each position of a grid: (1, positions, 1). Areas are averaged."""
+    return functional.interpolate(mask, grid, mode="area").flatten(1)[..., None]
