@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..units.curves import ALWAYS, Curve
 from ..units.schedule import Window
+from .kv_scaling import SCALINGS
 
 WRITE_THROUGH_VIEWS = ("cpu", "cuda")  # on others a product may be written to a copy that nobody sees, as on MPS
 FEW_TOKENS = 32  # of a unit; above, a fused attention is faster (measured on CPUs with 4 to 257 tokens, 1 to 8 units)
@@ -31,6 +33,28 @@ class ImageKeyValue:
     value: Tensor  # likewise
     scale: float
     window: Window
+    curve: Curve = ALWAYS  # a factor on the scale, from step to step
+    scaling: str = "v"  # a name of `kv_scaling.SCALINGS`
+    fusion: str = "add"  # see `fusions`
+
+    def factor(self, progress: float) -> float:
+        """What the scale is multiplied by in the model call at `progress`; 0 where the unit does not act."""
+        return self.curve.at(progress) if self.window.contains(progress) else 0.0
+
+    def pushing(self, scale: float) -> ImageKeyValue:
+        """The same turned round: unconditional rows see the reference, conditional rows nothing.
+
+        Guidance then pushes away from it, as ComfyUI_IPAdapter_plus's precise weights do. Nothing means values of
+        zero: attention to them gives exactly 0.
+        """
+        key, value = self.key[1], self.value[1]
+        return replace(
+            self, key=torch.stack([key, key]), value=torch.stack([value, torch.zeros_like(value)]), scale=scale
+        )
+
+    def scaled(self, factor: float) -> tuple[Tensor, Tensor]:
+        """Key and value at scale × factor, each (2, tokens, inner)."""
+        return SCALINGS[self.scaling](self.key, self.value, self.scale * factor)
 
 
 @dataclass(frozen=True)
@@ -94,14 +118,17 @@ def lay_out(key: Tensor, value: Tensor, heads: int, lengths: tuple[int, ...]) ->
     return KeyValueStack(key / math.sqrt(key.shape[-1]), value, lengths)
 
 
-def stack(units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor) -> KeyValueStack:
+def stack(
+    units: Sequence[ImageKeyValue], rows: Sequence[bool], heads: int, like: Tensor, factors: Sequence[float] = ()
+) -> KeyValueStack:
     """Lay the units' keys and values out for `rows`, on the device and in the dtype of `like`.
 
+    `factors`: on each unit's scale, 1 if not given.
     CUDA takes a copy's source along before it returns, so nobody waits for what the GPU still computes.
     """
     index = torch.tensor([int(is_cond) for is_cond in rows])
-    key = torch.cat([unit.key for unit in units], 1)[index]
-    scaled = torch.cat([unit.value * unit.scale for unit in units], 1)[index]
-    laid = lay_out(key, scaled, heads, tuple(unit.key.shape[1] for unit in units))
+    pairs = [unit.scaled(factor) for unit, factor in zip(units, factors or [1.0] * len(units))]
+    key, value = (torch.cat(many, 1)[index] for many in zip(*pairs))
+    laid = lay_out(key, value, heads, tuple(unit.key.shape[1] for unit in units))
     key, value = (x.contiguous().to(like, non_blocking=like.is_cuda) for x in (laid.key, laid.value))
     return KeyValueStack(key, value, laid.lengths)

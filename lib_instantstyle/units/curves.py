@@ -56,6 +56,9 @@ class Curve:
         return [list(point) for point in self.points] if self.points else self.name
 
 
+ALWAYS = Curve()
+
+
 @dataclass(frozen=True)
 class CurveField:
     """A field that holds a curve: a name, or a list of [share, factor] points."""
