@@ -60,6 +60,7 @@ class UnitPlan(ReferencePlan):
 
     number: int  # counted from 1
     scales: dict[Layer, float]  # without zeros
+    pushes: dict[Layer, float]  # layers in which guidance pushes away, likewise
 
 
 def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> ReferencePlan:

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .key_values import ImageKeyValue, KeyValueStack, stack
+from .key_values import ImageKeyValue, KeyValueStack
 from .rows import LayerRows, ModelCall
+from .sums import StyleSum, style_sum
 
 KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one to three
 
@@ -31,7 +32,7 @@ class StyledLayer:
     _given: LayerRows | None = None  # in the call of attn2 in progress; some host may call its leaves only
     _part: Tensor | None = None  # what to_q was given
     _query: Tensor | None = None  # what it made of that
-    _stacks: dict[tuple[Any, ...], KeyValueStack] = field(default_factory=dict)
+    _stacks: dict[tuple[Any, ...], KeyValueStack | StyleSum] = field(default_factory=dict)
     _handles: list[RemovableHandle] = field(default_factory=list)
 
     def attach(self) -> None:
@@ -62,27 +63,27 @@ class StyledLayer:
         self._handles, self._given, self._part, self._query = [], None, None, None
         self._stacks.clear()
 
-    def acting(self, query: Tensor) -> KeyValueStack | None:
+    def acting(self, query: Tensor) -> KeyValueStack | StyleSum | None:
         """The keys and values that query (rows, seq, inner) attends to in the call in progress; None when no unit acts
         now. Raises StyleNotAppliedError when it is not clear which rows of the call these are."""
-        active = self._active()
-        if not any(active):
+        factors = self._factors()
+        if not any(factors):
             return None
         marks = self.call.cond_rows or ()
         rows = tuple(marks[row] for row in self._rows(len(query)))
         self.call.styled += 1
-        return self._stack(rows, active, query)
+        return self._sum(rows, factors, query)
 
-    def _active(self) -> tuple[bool, ...]:
-        """For each unit whether it acts in the call in progress; nothing acts in a call that is not ours."""
+    def _factors(self) -> tuple[float, ...]:
+        """For each unit the factor on its scale in the call in progress; nothing acts in a call that is not ours."""
         if self.call.cond_rows is None:
             return ()
-        return tuple(unit.window.contains(self.call.progress) for unit in self.units)
+        return tuple(unit.factor(self.call.progress) for unit in self.units)
 
     def _open(self, whole: Tensor | None) -> None:
         """attn2 is called for `whole` (rows, seq, width)."""
         self._given = self._query = None
-        if whole is not None and any(self._active()):
+        if whole is not None and any(self._factors()):
             self._given = LayerRows(whole, self.call.next_rows(self.attn2, len(whole)))
 
     def _close(self) -> None:
@@ -113,16 +114,15 @@ class StyledLayer:
         return None if acting is None else acting.add_to(hidden, query)
 
     def _refuse_unmatched(self, query: Tensor | None, hidden: Tensor) -> None:
-        if any(self._active()):
+        if any(self._factors()):
             told = "nothing" if query is None else f"{tuple(query.shape)}"
             shapes = f"its to_q gave {told}, and its to_out got {tuple(hidden.shape)}."
             self.call.refuse(f"An attention layer was computed in another way: {shapes}", self.attn2)
 
-    def _stack(self, rows: tuple[bool, ...], active: tuple[bool, ...], query: Tensor) -> KeyValueStack:
-        pattern = (rows, active, query.dtype, query.device)
+    def _sum(self, rows: tuple[bool, ...], factors: tuple[float, ...], query: Tensor) -> KeyValueStack | StyleSum:
+        pattern = (rows, factors, query.dtype, query.device)
         if pattern not in self._stacks:
             if len(self._stacks) >= KEPT_STACKS:
                 self._stacks.clear()
-            units = [unit for unit, acts in zip(self.units, active) if acts]
-            self._stacks[pattern] = stack(units, rows, self.attn2.heads, query)
+            self._stacks[pattern] = style_sum(self.units, factors, rows, self.attn2.heads, query)
         return self._stacks[pattern]

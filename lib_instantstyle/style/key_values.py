@@ -49,7 +49,11 @@ class ImageKeyValue:
         """
         key, value = self.key[1], self.value[1]
         return replace(
-            self, key=torch.stack([key, key]), value=torch.stack([value, torch.zeros_like(value)]), scale=scale
+            self,
+            key=torch.stack([key, key]),
+            value=torch.stack([value, torch.zeros_like(value)]),
+            scale=scale,
+            fusion="add",
         )
 
     def scaled(self, factor: float) -> tuple[Tensor, Tensor]:

@@ -172,8 +172,7 @@ class ReferredLayer:
         return torch.where(looking[:, None, None], found, own)
 
     def _rows(self, own: Tensor) -> tuple[bool, ...]:
-        marks = self.call.cond_rows or ()
-        return marks * (len(own) // len(marks))
+        return self.call.cond_rows or (True,) * len(own)
 
     def _blended(self, hidden: Tensor) -> Tensor | None:
         """hidden + Σ_units scale · (A_unit − hidden); None when the host's own attention has done it all."""

@@ -21,7 +21,7 @@ from ..reference.removal import read_reference
 from ..reference.store import fingerprint
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
-from ..units.routing import route
+from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
@@ -65,11 +65,12 @@ class StyleSession:
         scales = _routed(unit, tuple(modules))
         adapter = self.host.files.adapter(unit.adapter)
         adapter.check_fits(modules)
-        adapter.check_carries(scales)
+        pushes = route_pushes(unit, tuple(modules))
+        adapter.check_carries({**scales, **pushes})
         encoder = self.host.files.encoder(adapter.feature)
         tower = content_tower(self.host, unit, encoder)
         acting = {layer: scale for layer, scale in scales.items() if scale}
-        return UnitPlan(unit, read, adapter, encoder, tower, number, acting)
+        return UnitPlan(unit, read, adapter, encoder, tower, number, acting, pushes if acting else {})
 
     def attach(self, plans: Sequence[UnitPlan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
@@ -107,15 +108,20 @@ class StyleSession:
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
         with placed(unit=plan.number):
             key_values = self._key_values(plan)
-        window = plan.unit.window
-        return {layer: ImageKeyValue(*key_values[layer.index], scale, window) for layer, scale in plan.scales.items()}
+
+        def acting(layer: Layer, scale: float) -> ImageKeyValue:
+            unit, curve = plan.unit, plan.unit.curve_in(layer.block)
+            return ImageKeyValue(*key_values[layer.index], scale, unit.window, curve, unit.kv_scaling, unit.fusion)
+
+        direct = {layer: acting(layer, scale) for layer, scale in plan.scales.items()}
+        return direct | {layer: acting(layer, 1.0).pushing(scale) for layer, scale in plan.pushes.items()}
 
     def _key_values(self, plan: UnitPlan) -> KeyValues:
         """K and V of a unit's layers, kept by what they were computed from; only the missing layers are read."""
         reference = read_reference(plan, Embedder(self.host))
         key = f"{fingerprint(plan.adapter.path, lasting=False)}-{reference.digest()}"
         kept = self._kept.get(key, {})
-        if missing := [layer for layer in plan.scales if layer.index not in kept]:
+        if missing := [layer for layer in (*plan.scales, *plan.pushes) if layer.index not in kept]:
             kept = {**kept, **key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing)}
         self._kept[key] = kept
         self._kept.move_to_end(key)

@@ -28,6 +28,8 @@ NAMED: Mapping[str, Callable[[float], float]] = {
     "ease_in_out": lambda t: t * t * (3.0 - 2.0 * t),
 }
 CONSTANT = "constant"
+CurveValue = str | tuple[tuple[float, float], ...]  # a name, or points
+_RULE = f"one of {', '.join(NAMED)}, or 1 to {MAX_POINTS} points [share of the steps, factor]"
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,10 @@ class Curve:
         (left, low), (right, high) = self.points[after - 1 : after + 1]
         return low + (high - low) * (progress - left) / (right - left)
 
-    @property
-    def is_constant(self) -> bool:
-        return not self.points and self.name == CONSTANT
-
-    def value(self) -> str | list[list[float]]:
-        """The curve as a payload and an infotext have it."""
-        return [list(point) for point in self.points] if self.points else self.name
+    @classmethod
+    def of(cls, value: CurveValue) -> Curve:
+        """The curve that a unit's field holds."""
+        return cls(value) if isinstance(value, str) else cls(points=value)
 
 
 ALWAYS = Curve()
@@ -61,33 +60,49 @@ ALWAYS = Curve()
 
 @dataclass(frozen=True)
 class CurveField:
-    """A field that holds a curve: a name, or a list of [share, factor] points."""
+    """A field that holds a curve: a name, [share, factor] points, or the same as text: `0: 0.2, 0.5: 1`."""
 
-    def parse(self, value: object) -> Curve:
-        if isinstance(value, Curve):
-            return value
-        if isinstance(value, str) and value in NAMED:
-            return Curve(value)
-        if isinstance(value, str) or not isinstance(value, Sequence) or not 0 < len(value) <= MAX_POINTS:
-            raise UnitError(
-                f"must be one of {', '.join(NAMED)}, or a list of 1 to {MAX_POINTS} points "
-                f"[share of the steps, factor]; got {shown(value)}."
-            )
-        points = tuple(self._point(point) for point in value)
+    optional: bool = False
+
+    def parse(self, value: object) -> CurveValue | None:
+        if value is None and self.optional:
+            return None
+        if isinstance(value, str):
+            if value in NAMED:
+                return value
+            value = _written(value)
+        if not isinstance(value, Sequence) or not 0 < len(value) <= MAX_POINTS:
+            raise UnitError(f"must be {_RULE}; got {shown(value)}.")
+        points = tuple(_point(point) for point in value)
+        if not any(factor for _, factor in points):
+            raise UnitError("must have a factor other than 0; a weight of 0 turns the reference off.")
         shares = [share for share, _ in points]
         if any(later <= earlier for earlier, later in pairwise(shares)):
             raise UnitError(f"must have points with rising shares of the steps, got {shown(shares)}.")
-        return Curve(points=points)
-
-    @staticmethod
-    def _point(point: object) -> tuple[float, float]:
-        if not isinstance(point, Sequence) or isinstance(point, str) or len(point) != 2:
-            raise UnitError(f"must have points [share of the steps, factor], got {shown(point)}.")
-        share, factor = Number(0, 1).parse(point[0]), Number(LOWEST, HIGHEST).parse(point[1])
-        return float(share or 0.0), float(factor or 0.0)
+        return points
 
     def schema(self) -> dict[str, Any]:
         bounds = [{"minimum": 0, "maximum": 1}, {"minimum": LOWEST, "maximum": HIGHEST}]
         point = {"type": "array", "prefixItems": [{"type": "number", **one} for one in bounds], "minItems": 2}
         many = {"type": "array", "items": {**point, "maxItems": 2}, "minItems": 1, "maxItems": MAX_POINTS}
-        return {"oneOf": [{"type": "string", "enum": list(NAMED)}, many]}
+        kinds: list[dict[str, Any]] = [{"type": "string", "examples": list(NAMED)}, many]
+        return {"oneOf": [*kinds, {"type": "null"}] if self.optional else kinds}
+
+
+def write_curve(value: CurveValue | None) -> str:
+    """A curve as text that `CurveField` reads; "" for none."""
+    return value if isinstance(value, str) else ", ".join(f"{share:g}: {factor:g}" for share, factor in value or ())
+
+
+def _written(text: str) -> list[list[float]]:
+    try:
+        return [[float(number) for number in point.split(":")] for point in text.split(",")]
+    except ValueError:
+        raise UnitError(f"must be {_RULE}; got {shown(text)}.") from None
+
+
+def _point(point: object) -> tuple[float, float]:
+    if not isinstance(point, Sequence) or isinstance(point, str) or len(point) != 2:
+        raise UnitError(f"must have points [share of the steps, factor], got {shown(point)}.")
+    share, factor = Number(0, 1).parse(point[0]), Number(LOWEST, HIGHEST).parse(point[1])
+    return float(share or 0.0), float(factor or 0.0)

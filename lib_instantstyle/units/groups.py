@@ -10,14 +10,19 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from .block_scales import BlockScales
+from .curves import CONSTANT, Curve, CurveField
 from .errors import UnitError
-from .fields import Choice, Flag, Number, Pictures, Scales, Text
+from .fields import Choice, Flag, Number, Pictures, Text
 from .phrases import MAX_PHRASES, parse_phrases
-from .routing import CUSTOM, PRESETS
+from .routing import CUSTOM, LAYOUT_BLOCK, PRESETS
 from .schedule import Window
 from .spec import asked
 
 AUTO_ADAPTER = "auto"
+FUSIONS = ("add", "adain")
+KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
+PASSES = ("both", "first", "hires")
 NO_REMOVAL = "off"
 STRENGTHS = {"subtract": 0.5, "project": 0.5, "auto": 1.0, NO_REMOVAL: 0.5}  # of each removal method, if not given
 CONTENT_METHODS = tuple(STRENGTHS)
@@ -57,15 +62,40 @@ class Where:
     )
     blocks: tuple[tuple[str, float], ...] | None = asked(
         None,
-        Scales(-1, 3),
+        BlockScales(-1, 3),
         "Custom blocks",
         "For the preset custom: block addresses with scales. A block acts at scale × weight; the most specific "
-        "address wins.",
+        "address wins. ComfyUI's and ControlNet's block numbers are read too.",
+    )
+    push_weight: float | None = asked(
+        None,
+        Number(0, 5, optional=True),
+        "Push weight",
+        "For the precise presets: how strongly guidance pushes away from the rest of the reference. Needs a CFG scale "
+        "above 1. If not given: 1 for style, 0.3 for layout.",
+    )
+
+    fusion: str = asked(
+        "add",
+        Choice(FUSIONS),
+        "Fusion",
+        "add: the reference's attention is added to the prompt's; adain: the prompt's takes over the reference's mean "
+        "and deviation, which keeps more of what the prompt says (StyleStudio).",
+    )
+    kv_scaling: str = asked(
+        "v",
+        Choice(KV_SCALINGS),
+        "Weight acts on",
+        "v: the values, as usual; kv: keys, too; kv_penalty: keys and values, less in shallow blocks; k_mean_v: keys "
+        "and the values' mean, for weights above 1.",
     )
 
     def check_where(self) -> None:
         if self.preset == CUSTOM and not self.blocks:
             raise UnitError("The preset custom needs blocks, an object {address: scale}; none was given.", "blocks")
+        if self.push_weight is not None and not PRESETS[self.preset].pushes:
+            precise = " and ".join(preset.name for preset in PRESETS.values() if preset.pushes)
+            raise UnitError(f"A push weight goes with {precise} only; the preset is {self.preset}.", "push_weight")
         if self.preset != CUSTOM and self.blocks is not None:
             raise UnitError(f"Blocks go with the preset custom only; the preset is {self.preset}.", "blocks")
 
@@ -139,9 +169,38 @@ class When:
     start: float = asked(0.0, Number(0, 1), "Start", "Where in sampling the style starts, as a fraction of the steps.")
     end: float = asked(1.0, Number(0, 1), "End", "Where in sampling the style ends, as a fraction of the steps.")
 
+    curve: str | tuple[tuple[float, float], ...] = asked(
+        CONSTANT,
+        CurveField(),
+        "Curve",
+        "How the weight changes over the steps: a name such as fade_in or ease_out, or points [share of the steps, "
+        "factor], linear between them.",
+    )
+    layout_curve: str | tuple[tuple[float, float], ...] | None = asked(
+        None,
+        CurveField(optional=True),
+        "Layout curve",
+        "The same for the layout block alone; the curve above if not given.",
+    )
+    passes: str = asked(
+        "both",
+        Choice(PASSES),
+        "Passes",
+        "both: every sampling pass; first: not in the hires pass; hires: in the hires pass only.",
+    )
+
     @property
     def window(self) -> Window:
         return Window(self.start, self.end)
+
+    def curve_in(self, block: str) -> Curve:
+        """The factor on the weight in a block, from step to step."""
+        own = self.layout_curve if block == LAYOUT_BLOCK else None
+        return Curve.of(self.curve if own is None else own)
+
+    def acts_in(self, *, hires: bool) -> bool:
+        """Whether the reference acts in the hires pass, or in the one before it."""
+        return self.passes in ("both", "hires" if hires else "first")
 
     def check_when(self) -> None:
         if self.start >= self.end:

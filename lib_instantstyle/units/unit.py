@@ -10,6 +10,7 @@ from typing import Any
 from .errors import LABELS, UnitError, placed
 from .fields import Pictures, shown
 from .groups import STRENGTHS, Removal, Source, When, Where
+from .routing import PRESETS
 from .spec import FieldSpec, specs_of
 
 
@@ -73,7 +74,12 @@ def in_effect(name: str, unit: Mapping[str, Any]) -> Any:
     """What a field comes to in a unit with all its fields, where its default is another field's affair."""
     if unit[name] is not None:
         return unit[name]
-    return {"layout_weight": unit["weight"], "content_scale": STRENGTHS[unit["content_method"]]}.get(name)
+    others = {
+        "layout_weight": unit["weight"],
+        "content_scale": STRENGTHS[unit["content_method"]],
+        "push_weight": PRESETS[unit["preset"]].push_weight or 1.0,
+    }
+    return others.get(name)
 
 
 def parse_units(values: Sequence[object], limit: int) -> tuple[StyleUnit, ...]:

@@ -8,11 +8,11 @@ new controls go to its end.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..units.errors import UnitError
+from ..units.block_scales import scales_in
+from ..units.errors import UnitError, placed
 from ..units.fields import shown
 from ..units.groups import STRENGTHS
 from ..units.routing import CUSTOM, PRESETS
@@ -36,6 +36,12 @@ PANEL_VALUES = (
     "content_renorm",
     "content_image",
     "negative_image",
+    "push_weight",
+    "curve",
+    "layout_curve",
+    "passes",
+    "fusion",
+    "kv_scaling",
 )
 
 ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none
@@ -93,6 +99,9 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM and unit["enabled"] else None
     has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
     unit["layout_weight"] = tab["layout_weight"] if has_layout else None
+    unit["layout_curve"] = tab["layout_curve"] or None
+    if not (str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].pushes):
+        unit["push_weight"] = None
     if unit["content_scale"] == STRENGTHS.get(str(unit["content_method"])):
         unit["content_scale"] = None  # as good as not given, so that it follows a method chosen elsewhere, by X/Y/Z
     unused = not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
@@ -104,29 +113,14 @@ def strength_after(chosen: str, before: str, strength: float) -> float:
     return STRENGTHS[chosen] if strength == STRENGTHS[before] else strength
 
 
-def read_blocks(text: object, number: int) -> dict[str, Any] | None:
-    """Custom blocks as typed: a JSON object, or one `address: scale` a line. Raises UnitError for anything else."""
+def read_blocks(text: object, number: int) -> object:
+    """Custom blocks as typed, for the unit's own check; None for nothing. Raises UnitError for what is not text."""
     if not isinstance(text, str):
         raise UnitError(f"must be text with one block a line, got {shown(text)}.", "blocks", number)
     if not text.strip():
         return None
-    try:
-        return json.loads(text) if text.lstrip().startswith("{") else _lines(text)
-    except (ValueError, RecursionError):  # no number, no JSON, or JSON without end
-        raise UnitError(
-            "Custom blocks are written one a line, each address once, like up_blocks.0.attentions.1: 1.0; "
-            f"got {shown(text)}.",
-            "blocks",
-            number,
-        ) from None
-
-
-def _lines(text: str) -> dict[str, float]:
-    pairs = [line.rpartition(":") for line in text.splitlines() if line.strip()]
-    scales = {address.strip(): float(scale) for address, _, scale in pairs}
-    if len(scales) < len(pairs):
-        raise ValueError("an address is given twice")
-    return scales
+    with placed(field="blocks", unit=number):
+        return scales_in(text)
 
 
 def write_blocks(blocks: dict[str, float] | None) -> str:

@@ -76,6 +76,7 @@ class StyleJob:
     unmarked: int = 0  # model calls for this picture whose rows could not be
     sampling: bool = False  # a sampling pass is in progress
     ended: bool = False  # the style ended early in the sampling pass in progress
+    hires: bool = False  # the sampling pass in progress is the hires pass
     _model_hook: RemovableHandle | None = None
 
     def begin(self, p: Any, units: Sequence[StyleUnit]) -> None:
@@ -117,6 +118,7 @@ class StyleJob:
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         self.session.call.start()
         self.sampling, self.ended, self.marked = True, False, 0
+        self.hires = bool(getattr(p, "is_hr_pass", False))
         self._attach()
         if any(plan.scales for plan in self.plans):
             setattr(p, BEGUN, True)
@@ -124,9 +126,14 @@ class StyleJob:
     def _attach(self) -> None:
         self.detach()
         with uncast():
-            self.session.attach(self.plans)
+            self.session.attach(self.acting)
         if self.session.attached_to is not None:
             self._model_hook = self.host.watch_calls(self._read_rows)
+
+    @property
+    def acting(self) -> tuple[UnitPlan, ...]:
+        """The plans that act in the sampling pass in progress."""
+        return tuple(plan for plan in self.plans if plan.scales and plan.unit.acts_in(hires=self.hires))
 
     def detach(self) -> None:
         """Take all hooks out; the job goes on owning the session."""
@@ -140,7 +147,7 @@ class StyleJob:
         if self.owner is None or params.denoiser.p is not self.owner:
             self.detach()
             return
-        if self.ended or not any(plan.scales for plan in self.plans):
+        if self.ended or not self.acting:
             return
         try:
             self._mark(params)
@@ -187,7 +194,7 @@ class StyleJob:
 
     def _check_pass(self, *, may_be_empty: bool) -> None:
         """A sampling pass is over: raise StyleNotAppliedError when a model call in it lacks style that was due."""
-        if not any(plan.scales for plan in self.plans):
+        if not self.acting:
             return
         self.session.call.end()
         if not (self.marked or self.ended or may_be_empty):

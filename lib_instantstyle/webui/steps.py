@@ -30,12 +30,20 @@ def upscales_only(p: Any) -> bool:
 
 
 def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
-    """Raises UnitError when a unit acts in no model call of any sampling pass."""
+    """Raises UnitError when a unit acts in no model call of any sampling pass; the second is the hires pass."""
     for plan in plans:
-        if not any(plan.unit.window.holds_a_step_of(total) for total in passes):
+        own = [total for number, total in enumerate(passes) if plan.unit.acts_in(hires=number > 0)]
+        if not own:
+            raise UnitError(
+                "This reference acts in the hires pass only, and this job has none. Turn on hires fix, or set Passes "
+                "to both.",
+                "passes",
+                plan.number,
+            )
+        if not any(plan.unit.window.holds_a_step_of(total) for total in own):
             raise UnitError(
                 f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
-                f"{' + '.join(map(str, passes))} model calls. Widen the window or take more steps.",
+                f"{' + '.join(map(str, own))} model calls. Widen the window or take more steps.",
                 "start",
                 plan.number,
             )

@@ -15,7 +15,22 @@ from .arguments import requested_units
 
 TITLE = "InstantStyle"  # of the always-on script
 PREFIX = f"[{TITLE}] "
-AXES = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method", "start", "end")
+AXES = (
+    "preset",
+    "weight",
+    "layout_weight",
+    "content_prompt",
+    "content_scale",
+    "content_method",
+    "start",
+    "end",
+    "push_weight",
+    "curve",
+    "layout_curve",
+    "passes",
+    "fusion",
+    "kv_scaling",
+)
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 
 

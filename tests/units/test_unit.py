@@ -133,7 +133,10 @@ def test_enabled_unit_without_a_picture_is_refused(value: object) -> None:
     assert refused(image=value).field == "image"
 
 
-@pytest.mark.parametrize("value", [[], {}, "mid_block:1", 1.0, {1: 1.0}, {"mid_block": True}, {"mid_block": math.nan}])
+NO_BLOCKS = [[], {}, "mid_block", 1.0, {11: 1.0}, {1.5: 1.0}, [1.0] * 10, {"mid_block": True}, {"mid_block": math.nan}]
+
+
+@pytest.mark.parametrize("value", NO_BLOCKS)
 def test_blocks_must_be_an_object_of_numbers(value: object) -> None:
     assert refused(preset="custom", blocks=value).field == "blocks"
 

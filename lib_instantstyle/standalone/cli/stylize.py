@@ -30,6 +30,11 @@ UNIT_OPTIONS = (
     ("--content-scale", "content_scale", float, "X"),
     ("--start", "start", float, "X"),
     ("--end", "end", float, "X"),
+    ("--push-weight", "push_weight", float, "X"),
+    ("--curve", "curve", str, "NAME|POINTS"),
+    ("--layout-curve", "layout_curve", str, "NAME|POINTS"),
+    ("--fusion", "fusion", str, "NAME"),
+    ("--kv-scaling", "kv_scaling", str, "NAME"),
 )
 # Options that fill a field of the job, likewise.
 JOB_OPTIONS = (

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ...reference.store import PictureStore
+from ...units.curves import write_curve
 from ...units.infotext import unit_key, units_in
 from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, write_blocks
@@ -87,4 +88,6 @@ def _component_value(name: str, fields: dict[str, Any], pictures: PictureStore) 
         return [str(path) for picture in hashes[1:] if (path := pictures.path(picture))] or None
     if name == "blocks":
         return write_blocks(fields["blocks"])
+    if name in ("curve", "layout_curve"):
+        return write_curve(fields[name])
     return in_effect(name, fields)

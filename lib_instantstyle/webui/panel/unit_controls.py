@@ -12,6 +12,7 @@ import gradio as gr
 from modules.ui_components import ToolButton
 
 from ...units.blocks import SDXL_BLOCKS, ldm_name
+from ...units.curves import NAMED, write_curve
 from ...units.fields import Number
 from ...units.groups import AUTO_ADAPTER, CONTENT_METHODS
 from ...units.routing import CUSTOM, PRESETS
@@ -57,6 +58,7 @@ class UnitTab:
                 self._routing()
                 self._content()
                 self._timing()
+                self._finer()
                 self._adapter()
         self._analysis.wire(self._made)
         return UnitControls(self._made)
@@ -101,14 +103,15 @@ class UnitTab:
         with gr.Row():
             self._slider("weight")
             layout = self._slider("layout_weight", visible=False)
+            push = self._slider("push_weight", visible=False)
         with gr.Column(visible=False, elem_id=self._id("custom")) as custom:
             blocks = gr.Textbox(**self._common("blocks"), lines=3, value="", placeholder=_blocks_example())
             self._add("blocks", blocks)
             self._block_picker(blocks)
         preset.change(
-            fn=lambda chosen: (gr.update(visible=chosen == "style_and_layout"), gr.update(visible=chosen == CUSTOM)),
+            fn=_shown_with,
             inputs=[preset],
-            outputs=[layout, custom],
+            outputs=[layout, push, custom],
             queue=False,
             show_progress=False,
         )
@@ -151,6 +154,21 @@ class UnitTab:
             self._slider("start", step=0.01)
             self._slider("end", step=0.01)
 
+    def _finer(self) -> None:
+        """What few pictures need: how the weight changes, where it acts, and how it joins the prompt."""
+        with gr.Accordion("More about the weight: over the steps, in the hires pass, beside the prompt", open=False):
+            with gr.Row():
+                for name in ("curve", "layout_curve"):
+                    self._add(name, self._curve(name))
+            with gr.Row():
+                for name in ("passes", "fusion", "kv_scaling"):
+                    choices = list(FIELDS[name].kind.choices)
+                    self._add(name, gr.Dropdown(**self._common(name), choices=choices, value=DEFAULTS[name]))
+
+    def _curve(self, name: str) -> Any:
+        value = write_curve(DEFAULTS[name])
+        return gr.Dropdown(**self._common(name), choices=list(NAMED), value=value, allow_custom_value=True)
+
     def _adapter(self) -> None:
         with gr.Row():
             choices = self._adapters()
@@ -158,6 +176,13 @@ class UnitTab:
             self._add("adapter", adapter)
             refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Look for adapters again")
         refresh.click(fn=lambda: gr.update(choices=self._adapters()), outputs=[adapter], queue=False)
+
+
+def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
+    """Which of layout weight, push weight and custom blocks a preset has."""
+    preset = PRESETS[chosen]
+    shown = (bool(preset.layout_weighted), preset.pushes, chosen == CUSTOM)
+    return tuple(gr.update(visible=visible) for visible in shown)
 
 
 def _blocks_example() -> str:

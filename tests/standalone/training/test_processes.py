@@ -18,8 +18,8 @@ from lib_instantstyle.standalone.cli.app import OK, REFUSED
 from lib_instantstyle.standalone.training import Settings, train
 
 from .conftest import SettingsMaker
-from .test_trainer import ROOT, command, curve, weights
 from .test_shards import png, write_shard
+from .test_trainer import ROOT, command, curve, weights
 
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
