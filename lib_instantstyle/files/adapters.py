@@ -1,11 +1,12 @@
 """IP-Adapter files: told apart by keys, sized by shapes, refused by name. File names mean nothing here.
 
 Layouts and their sources: docs/checkpoints.md. A file's tensors come in two groups, the image projection and the
-layers, under one of two prefixes each; inside the layers, `{2n+1}.to_k_ip.weight` belongs to layer n.
+layers, whatever they are called (`adapter_names`); `{2n+1}.to_k_ip.weight` belongs to layer n.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,10 @@ from torch import Tensor, nn
 
 from ..units.blocks import SD15_BLOCKS, Layer
 from ..units.errors import CheckpointError, IncompatibleModelError, UnknownBlockError
+from .adapter_names import layer_names, projection_names
 from .image_encoders import Feature
 from .projections import ImageProjModel, Resampler
 from .tensor_files import TensorFile, few, open_tensors
-
-PROJECTION_PREFIXES = ("image_proj.", "image_proj_model.")
-LAYER_PREFIXES = ("ip_adapter.", "adapter_modules.")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -78,8 +77,8 @@ class AdapterInfo:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A kind of file that is recognised and not supported."""
+class OtherKind:
+    """A kind of adapter that is recognised and not supported."""
 
     found_in: Callable[[Shapes, Shapes], bool]  # (projection, layers) → is it this kind?
     name: str
@@ -97,31 +96,31 @@ def _is_small_unets(layers: Shapes, context: int) -> bool:
 
 
 # Order matters: the more special kinds come first.
-REFUSALS = (
-    Refusal(
+OTHER_KINDS = (
+    OtherKind(
         lambda p, a: any("_lora." in key for key in a) or any(key.startswith("perceiver_resampler.") for key in p),
         "a FaceID adapter",
         "it reads InsightFace face embeddings, which carry no style",
     ),
-    Refusal(
+    OtherKind(
         lambda p, a: "norm.weight" in p and "proj.2.weight" in p,
         "a FaceID portrait adapter",
         "it reads InsightFace face embeddings, which carry no style",
     ),
-    Refusal(
+    OtherKind(
         lambda p, a: p.get("proj_in.weight", (0, 0))[1] == 512,
         "an InstantID adapter",
         "it reads InsightFace face embeddings, which carry no style",
     ),
-    Refusal(
+    OtherKind(
         lambda p, a: p.get("latents", (0, 0, 0))[2] == 2048,
         "a Kolors adapter",
         "it was trained for the Kolors model, whose text encoder is not SDXL's",
     ),
-    Refusal(lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
-    Refusal(lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
+    OtherKind(lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
+    OtherKind(lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
 )
-CSGO_PREFIXES = ("style_image_proj.", "content_image_proj.")
+_OF_CSGO = re.compile(r"(^|\.)(style|content)_image_proj\.")
 
 
 def inspect_adapter(path: Path) -> AdapterInfo:
@@ -133,36 +132,32 @@ def identify(path: Path, shapes: Shapes) -> AdapterInfo:
     """As `inspect_adapter`, from shapes alone."""
     try:
         return _identified(path, shapes)
-    except (IndexError, ValueError, ZeroDivisionError):
-        raise CheckpointError(f"{path.name} has names or shapes that no IP-Adapter has.") from None
+    except (IndexError, KeyError, ValueError, ZeroDivisionError):
+        raise CheckpointError(f"{path.name} has names or shapes that an IP-Adapter for SDXL does not have.") from None
 
 
 def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
-    projection_names, layer_names = _strip(shapes, PROJECTION_PREFIXES), _strip(shapes, LAYER_PREFIXES)
-    projection = {name: shapes[key] for name, key in projection_names.items()}
-    layers = {name: shapes[key] for name, key in layer_names.items()}
+    in_projection, in_layers = projection_names(path.name, shapes), layer_names(path.name, shapes)
+    projection = {name: shapes[key] for name, key in in_projection.items()}
+    layers = {name: shapes[key] for name, key in in_layers.items()}
     _refuse(path, shapes, projection, layers)
     context = _context_width(layers)
     variant, feature, tokens = _variant(path, projection, context)
     widths = _layer_widths(path, layers, context)
     if tokens < 1 or not widths:
         raise ValueError("an adapter without tokens, or without a layer, would do nothing")
-    return AdapterInfo(path, variant, feature, tokens, context, widths, projection_names, layer_names)
-
-
-def _strip(shapes: Shapes, prefixes: tuple[str, ...]) -> dict[str, str]:
-    return {key[len(prefix) :]: key for key in shapes for prefix in prefixes if key.startswith(prefix)}
+    return AdapterInfo(path, variant, feature, tokens, context, widths, in_projection, in_layers)
 
 
 def _refuse(path: Path, shapes: Shapes, projection: Shapes, layers: Shapes) -> None:
-    if any(key.startswith(CSGO_PREFIXES) for key in shapes):
+    if any(map(_OF_CSGO.search, shapes)):
         raise CheckpointError(f"{path.name} is a CSGO checkpoint: it needs its own attention layers, not IP-Adapter's.")
-    for refusal in REFUSALS:
-        if refusal.found_in(projection, layers):
-            raise CheckpointError(f"{path.name} is {refusal.name}: {refusal.reason}. Choose an SDXL IP-Adapter.")
     if not any(name.endswith("to_k_ip.weight") for name in layers):
         found = few(shapes) or "nothing"
-        raise CheckpointError(f"{path.name} is no IP-Adapter: it has no to_k_ip layers (found {found}, …).")
+        raise CheckpointError(f"{path.name} is not an IP-Adapter: it has no to_k_ip layers (found {found}, …).")
+    for kind in OTHER_KINDS:
+        if kind.found_in(projection, layers):
+            raise CheckpointError(f"{path.name} is {kind.name}: {kind.reason}. Choose an SDXL IP-Adapter.")
 
 
 def _variant(path: Path, projection: Shapes, context: int) -> tuple[str, Feature, int]:
@@ -173,7 +168,7 @@ def _variant(path: Path, projection: Shapes, context: int) -> tuple[str, Feature
         return "plus", Feature("hidden", projection["proj_in.weight"][1]), projection["latents"][1]
     found = few(projection) or "none"
     raise CheckpointError(
-        f"{path.name} has no image projection this extension knows (looked for image_proj.proj.weight and "
+        f"{path.name} has no image projection that can be read here (looked for image_proj.proj.weight and "
         f"image_proj.latents; found {found})."
     )
 
@@ -195,7 +190,7 @@ class Adapter:
     """An open adapter file. Tensors are read when asked for, as float32, and not kept."""
 
     def __init__(self, info: AdapterInfo) -> None:
-        """Raises CheckpointError when the file is not there any more, or not the one that `info` tells of."""
+        """Raises CheckpointError when the file is gone, or is not the one that `info` describes."""
         self.info = info
         self._file: TensorFile = open_tensors(info.path)
         if identify(info.path, self._file.shapes) != info:
@@ -222,7 +217,7 @@ class Adapter:
         width = self.info.feature.width
         given = projection(torch.zeros((1, width) if self.info.variant == "base" else (1, 1, width)))
         if given.shape != (1, self.info.tokens, self.info.cross_attention_dim):
-            raise ValueError(f"it gives {tuple(given.shape)}")
+            raise ValueError(f"it makes {tuple(given.shape)}")
 
     def to_k_ip(self, layer: Layer) -> Tensor:
         """(layer width, cross_attention_dim)"""
@@ -235,7 +230,7 @@ class Adapter:
     def _read(self, key: str) -> Tensor:
         tensor = self._file.read(key).float()
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{self.info.path.name} is damaged: {key} holds values that are not numbers.")
+            raise CheckpointError(f"{self.info.path.name} is damaged: {key} holds NaN or infinite values.")
         return tensor
 
 

@@ -77,27 +77,32 @@ def inspect_encoder(path: Path) -> EncoderInfo:
     with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
         if info := _recognised(path, shapes):
             return info
-    raise CheckpointError(f"{path.name} holds no CLIP vision tower (found {few(shapes)}, …).")
+    raise CheckpointError(f"{path.name} does not hold a CLIP image encoder (found {few(shapes)}, …).")
 
 
 def _recognised(path: Path, shapes: Shapes) -> EncoderInfo | None:
-    if "vision_model.embeddings.class_embedding" in shapes and "visual_projection.weight" in shapes:
-        return EncoderInfo(path, "huggingface", "", _huggingface_config(path, shapes))
-    for prefix in ("visual.", ""):
-        if f"{prefix}class_embedding" in shapes and f"{prefix}proj" in shapes and f"{prefix}ln_post.weight" in shapes:
+    for key in shapes:
+        if not key.endswith("class_embedding"):
+            continue
+        prefix = key.removesuffix("class_embedding")
+        plain = prefix.removesuffix("vision_model.embeddings.")
+        if plain != prefix and f"{plain}visual_projection.weight" in shapes:
+            return EncoderInfo(path, "huggingface", plain, _huggingface_config(path, shapes, plain))
+        if f"{prefix}proj" in shapes and f"{prefix}ln_post.weight" in shapes:
             return EncoderInfo(path, "open_clip", prefix, _open_clip_config(shapes, prefix))
     return None
 
 
-def _huggingface_config(path: Path, shapes: Shapes) -> dict[str, Any]:
-    projection_dim, hidden = shapes["visual_projection.weight"]
+def _huggingface_config(path: Path, shapes: Shapes, prefix: str) -> dict[str, Any]:
+    projection_dim, hidden = shapes[f"{prefix}visual_projection.weight"]
+    tower = f"{prefix}vision_model."
     read = _read_config(
         hidden=hidden,
         projection_dim=projection_dim,
-        intermediate=shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
-        layers=count_layers(shapes, r"^vision_model\.encoder\.layers\.(\d+)\."),
-        patch=shapes["vision_model.embeddings.patch_embedding.weight"][-1],
-        positions=shapes["vision_model.embeddings.position_embedding.weight"][0],
+        intermediate=shapes[f"{tower}encoder.layers.0.mlp.fc1.weight"][0],
+        layers=count_layers(shapes, rf"^{re.escape(tower)}encoder\.layers\.(\d+)\."),
+        patch=shapes[f"{tower}embeddings.patch_embedding.weight"][-1],
+        positions=shapes[f"{tower}embeddings.position_embedding.weight"][0],
     )
     return {**read, **config_beside(path, "vision_config", hidden, _BESIDE_SHAPES)}
 
@@ -163,7 +168,7 @@ class ImageEncoder:
         embeds = output.image_embeds if feature.kind == "pooled" else output.hidden_states[-2]
         embeds = embeds.float().cpu()
         if not torch.isfinite(embeds).all():
-            raise CheckpointError(f"{self.info.path.name} gives values that are not numbers; the file may be damaged.")
+            raise CheckpointError(f"{self.info.path.name} produces NaN or infinite values; the file may be damaged.")
         return embeds
 
 

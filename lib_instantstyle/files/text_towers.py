@@ -61,7 +61,7 @@ def inspect_text_tower(path: Path) -> TextTowerInfo:
     with suppress(IndexError, KeyError, TypeError, ValueError):  # parts are missing, or have shapes of something else
         if info := _recognised(path, shapes):
             return info
-    raise CheckpointError(f"{path.name} holds no CLIP text tower (found {few(shapes)}, …).")
+    raise CheckpointError(f"{path.name} does not hold a CLIP text tower (found {few(shapes)}, …).")
 
 
 def _recognised(path: Path, shapes: Shapes) -> TextTowerInfo | None:
@@ -148,7 +148,7 @@ class TextTower:
         found = [self._encode(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
         embeds = torch.cat(found) if found else torch.zeros(0, self.info.config["projection_dim"])
         if not torch.isfinite(embeds).all():
-            raise CheckpointError(f"{self.info.path.name} gives values that are not numbers; the file may be damaged.")
+            raise CheckpointError(f"{self.info.path.name} produces NaN or infinite values; the file may be damaged.")
         return embeds
 
     def _encode(self, texts: Sequence[str]) -> Tensor:

@@ -150,7 +150,7 @@ def test_key_without_its_value_is_refused(unet: nn.Module, tmp_path: Path) -> No
 
 def test_file_of_something_else_is_no_ip_adapter(tmp_path: Path) -> None:
     path = save_adapter({"lora": {"up.weight": torch.ones(2, 2)}}, tmp_path / "lora.safetensors")
-    with pytest.raises(CheckpointError, match=r"no IP-Adapter.*lora\.up\.weight"):
+    with pytest.raises(CheckpointError, match=r"not an IP-Adapter.*lora\.up\.weight"):
         inspect_adapter(path)
 
 

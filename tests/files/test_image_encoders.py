@@ -193,13 +193,13 @@ def test_encoder_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
     broken = load_file(str(path))
     broken["vision_model.pre_layrnorm.bias"][0] = float("nan")
     save_file(broken, str(path))
-    with pytest.raises(CheckpointError, match="not numbers"):
+    with pytest.raises(CheckpointError, match="NaN"):
         encoder(path).encode(picture(), POOLED_FEATURE)
 
 
 def test_file_without_a_vision_tower_is_refused(tmp_path: Path) -> None:
     save_file({"text_model.final_layer_norm.bias": torch.ones(2)}, str(tmp_path / "text.safetensors"))
-    with pytest.raises(CheckpointError, match=r"text\.safetensors holds no CLIP vision tower"):
+    with pytest.raises(CheckpointError, match=r"text\.safetensors does not hold a CLIP image encoder"):
         inspect_encoder(tmp_path / "text.safetensors")
 
 
@@ -208,3 +208,17 @@ def test_sharded_encoder_without_one_of_its_parts_is_refused(tmp_path: Path) -> 
     next(tmp_path.glob("*-of-*")).unlink()
     with pytest.raises(CheckpointError):
         inspect_encoder(index)
+
+
+@pytest.mark.parametrize("around", ["module.", "image_encoder.", "state_dict.model.", "clip.vision_tower."])
+@pytest.mark.parametrize("layout", ["huggingface", "open_clip", "open_clip_alone"])
+def test_an_encoder_under_any_prefix_is_the_same_encoder(layout: str, around: str, tmp_path: Path) -> None:
+    model = vision_model()
+    tensors = {
+        "huggingface": lambda: tensors_of(model),
+        "open_clip": lambda: open_clip_tensors(model),
+        "open_clip_alone": lambda: open_clip_tensors(model, ""),
+    }[layout]()
+    path = tmp_path / "wrapped.safetensors"
+    save_file({f"{around}{name}": tensor for name, tensor in tensors.items()}, str(path))
+    expect_parity(model, path)

@@ -227,7 +227,7 @@ def test_tower_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
 
 def test_file_without_a_text_tower_is_refused(tmp_path: Path) -> None:
     vision_model().save_pretrained(tmp_path, safe_serialization=True)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors holds no CLIP text tower"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not hold a CLIP text tower"):
         inspect_text_tower(tmp_path / "model.safetensors")
 
 
