@@ -165,13 +165,11 @@ def _alpha_in(settings: Mapping[str, Any], module: str, rank: int) -> float:
 
 def _adapter_settings(path: Path) -> Mapping[str, Any]:
     """What diffusers writes into a LoRA's header since 0.34: its alphas, which the keys do not tell."""
-    if path.suffix.lower() != ".safetensors":
-        return {}
     try:
         with safe_open(str(path), framework="pt") as file:
             found = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
         return found if isinstance(found, dict) else {}
-    except Exception:  # another program's header; the file itself was opened before
+    except Exception:  # no safetensors, or another program's header; the file itself was opened before
         return {}
 
 

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..units.errors import CheckpointError
 from ..units.fields import shown
-from .containers import MAX_NAME_TABLE, check_container, is_zipped
+from .containers import MAX_NAME_TABLE, SHARD_INDEX_SUFFIX, check_container, container_of, stranger
 
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
-SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
-SHARD_INDEX_SUFFIX = ".index.json"
+SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)  # of files worth looking into; which kind one is its contents tell
 MAX_TENSORS = 100_000  # of one file; a whole SDXL checkpoint has 2,500
 MAX_NAMES = 1 << 22  # characters of all names of a pickle together
 MAX_CLAIMED = 2  # what a pickle's tensors may add up to, in sizes of the file: some are tied to each other
@@ -34,12 +33,12 @@ class TensorFile(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
     def read(self, name: str) -> Tensor:
-        """A weight. Raises CheckpointError when it is not there, or holds no floating-point numbers."""
+        """A weight. Raises CheckpointError when it is not there, or does not hold floating-point numbers."""
         ...
 
 
 class SafetensorsFile:
-    """A .safetensors file."""
+    """A safetensors file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,9 +56,9 @@ class PickledFile:
 
     def __init__(self, path: Path) -> None:
         check_container(path)
-        loaded = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zipped(path))
+        loaded = _unpickled(path)
         if not isinstance(loaded, Mapping):  # the WebUI's own guard answers None for a pickle it refuses
-            raise CheckpointError(f"{path.name} holds no dictionary of tensors, or was refused as unsafe.")
+            raise CheckpointError(f"{path.name} does not hold a dictionary of tensors, or was refused as unsafe.")
         self._path = path
         self._tensors = _flatten(loaded)
         _check_count(path, len(self._tensors))
@@ -68,6 +67,14 @@ class PickledFile:
 
     def read(self, name: str) -> Tensor:
         return _weight(self._path, name, self._tensors.__getitem__)
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=container_of(path) == "zip")
+    except SafetensorError:  # newer versions of torch go by the ending
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 class ShardedFile:
@@ -93,7 +100,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 def whole_of(path: Path) -> list[Path]:
     """The file itself and, of an index, the files that it names."""
-    if not path.name.endswith(SHARD_INDEX_SUFFIX):
+    if not path.name.lower().endswith(SHARD_INDEX_SUFFIX):
         return [path]
     try:
         return [path, *(_part(path, name) for name in sorted(set(_weight_map(path).values())))]
@@ -104,9 +111,14 @@ def whole_of(path: Path) -> list[Path]:
 def _part(index: Path, name: str) -> Path:
     """The file of that name beside the index, whatever path it is given with."""
     part = index.parent / Path(name).name
-    if not part.name.endswith(SUFFIXES):
-        raise ValueError(f"{shown(name)} is no file of tensors")
+    if not part.name.lower().endswith(SUFFIXES):
+        raise ValueError(f"{shown(name)} is not a file of tensors")
     return part
+
+
+def may_hold_tensors(path: Path) -> bool:
+    """Whether a file is worth looking into, by its ending in capitals or not."""
+    return path.name.lower().endswith((*SUFFIXES, SHARD_INDEX_SUFFIX))
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -119,25 +131,32 @@ def open_tensors(path: Path) -> TensorFile:
         raise CheckpointError(f"{path.name} is not there any more. Refresh the list of files.") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path.name} is refused: it is a pickle that holds more than tensors, or no PyTorch file at all. "
+            f"{path.name} is refused: it is a pickle that holds more than tensors, or is not a PyTorch file at all. "
             "Use the .safetensors version of this file."
         ) from None
+    except PermissionError:
+        raise CheckpointError(f"{path.name} may not be read by this program. Change the file's permissions.") from None
     except Exception as error:  # a broken file makes its reader raise whatever it likes
-        first_line = str(error).split("\n", 1)[0][:200]
+        first_line = str(error).replace(str(path), path.name).split("\n", 1)[0][:200]  # folders are nobody's business
         raise CheckpointError(f"{path.name} is truncated or broken ({first_line}). Download it again.") from error
 
 
 def _reader_for(path: Path) -> Callable[[Path], TensorFile]:
-    if path.name.endswith(SHARD_INDEX_SUFFIX):
-        return ShardedFile
-    return SafetensorsFile if path.suffix == ".safetensors" else PickledFile
+    if why := stranger(path):
+        raise CheckpointError(why)
+    kind = container_of(path)
+    if kind == "other":
+        raise CheckpointError(f"{path.name} is not a model file (expected .safetensors or a PyTorch file).")
+    return {"index": ShardedFile, "safetensors": SafetensorsFile}.get(kind, PickledFile)
 
 
 def _weight(path: Path, name: str, read: Callable[[str], Tensor]) -> Tensor:
     try:
         tensor = read(name)
     except Exception as error:  # the file is not what it was when its names were read
-        raise CheckpointError(f"{path.name} gives no {shown(name)} ({shown(str(error))}). Download it again.") from None
+        raise CheckpointError(
+            f"{path.name}: {shown(name)} cannot be read ({shown(str(error))}). Download it again."
+        ) from None
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"{path.name} holds {str(tensor.dtype).removeprefix('torch.')} values in {shown(name)}, where weights are "
@@ -148,7 +167,7 @@ def _weight(path: Path, name: str, read: Callable[[str], Tensor]) -> Tensor:
 
 def _check_count(path: Path, count: int) -> None:
     if count > MAX_TENSORS:
-        raise CheckpointError(f"{path.name} names {count} tensors, which no adapter and no encoder has.")
+        raise CheckpointError(f"{path.name} names {count} tensors, more than any adapter or encoder has.")
 
 
 def _check_claims(path: Path, tensors: Iterable[Tensor]) -> None:
@@ -156,10 +175,10 @@ def _check_claims(path: Path, tensors: Iterable[Tensor]) -> None:
     claimed = 0
     for tensor in tensors:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise CheckpointError(f"{path.name} holds tensors of a kind that no adapter and no encoder has.")
+            raise CheckpointError(f"{path.name} holds sparse, quantised or empty tensors, which cannot be used.")
         claimed += tensor.numel() * tensor.element_size()
     if claimed > MAX_CLAIMED * path.stat().st_size:
-        raise CheckpointError(f"{path.name} is damaged: its tensors claim {claimed} bytes, more than the file has.")
+        raise CheckpointError(f"{path.name} is damaged: its tensors claim {claimed} bytes, more than the file holds.")
 
 
 def _flatten(tree: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..files.adapters import AdapterInfo
-from ..files.tensor_files import SHARD_INDEX_SUFFIX, SUFFIXES, open_tensors
+from ..files.containers import SHARD_INDEX_SUFFIX
+from ..files.tensor_files import may_hold_tensors, open_tensors
 from ..units.blocks import attention_layers
 from ..units.errors import IncompatibleModelError
 from .models import is_hub_id
@@ -44,15 +45,15 @@ def _unet_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def weights_in(folder: Path) -> Path:
     """The weights of one part of a diffusers folder: the index where they are sharded, safetensors first."""
-    files = [path for path in sorted(folder.iterdir()) if path.name.endswith((SHARD_INDEX_SUFFIX, *SUFFIXES))]
-    ranked = sorted(files, key=lambda path: (not _is_index(path), path.suffix != ".safetensors", path.name))
+    files = [path for path in sorted(folder.iterdir()) if may_hold_tensors(path)]
+    ranked = sorted(files, key=lambda path: (not _is_index(path), path.suffix.lower() != ".safetensors", path.name))
     if not ranked:
         raise IncompatibleModelError(f"{folder} holds no weights. Download the model again.")
     return ranked[0]
 
 
 def _is_index(path: Path) -> bool:
-    return path.name.endswith(SHARD_INDEX_SUFFIX) and "weight_map" in json.loads(path.read_text("utf-8"))
+    return path.name.lower().endswith(SHARD_INDEX_SUFFIX) and "weight_map" in json.loads(path.read_text("utf-8"))
 
 
 def skeleton(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:

@@ -162,7 +162,7 @@ def variant_of(pipe: Any, name: str, controlnet: Any = None) -> Any:
 
 def is_hub_id(model: str | Path) -> bool:
     """Whether the name of something that is not here may be a Hub repository's, like owner/name."""
-    return _HUB_ID.fullmatch(str(model)) is not None and Path(model).suffix not in SUFFIXES
+    return _HUB_ID.fullmatch(str(model)) is not None and Path(model).suffix.lower() not in SUFFIXES
 
 
 def _found(model: str | Path, path: Path, load: Any, given: dict[str, Any]) -> Any:

@@ -52,7 +52,7 @@ def test_a_cut_adapter_is_refused_by_name_before_and_after_the_plan(shop: Shop, 
     whole = shop.adapter.read_bytes()
     cut, plans = whole[: int(place * len(whole))], shop.session.plan([unit()])
     shop.adapter.write_bytes(cut)
-    with pytest.raises(CheckpointError, match=r"base\.safetensors is truncated or broken"):
+    with pytest.raises(CheckpointError, match=r"base\.safetensors is (truncated or broken|an empty file)"):
         shop.session.attach(plans)
     refused = shop.refuses()
     assert (refused.unit, refused.field) == (1, "adapter")

@@ -80,8 +80,10 @@ def test_other_files_in_the_folders_are_passed_over(files: ModelFiles, tmp_path:
     install(BASE, tmp_path / "own")
     write_sparse(tmp_path / "own/lora.safetensors", {"lora_unet_up.weight": (2, 2)})
     torch.save({"weight": torch.zeros(2)}, tmp_path / "own/vae.pt")
-    for name in ("empty.safetensors", "text.bin", "note.txt", "model.safetensors.index.json"):
-        (tmp_path / "own" / name).write_text("")
+    (tmp_path / "own/note.txt").write_text("")
+    (tmp_path / "own/other.safetensors.index.json").write_text(
+        '{"weight_map": {"lora_unet_up.weight": "lora.safetensors"}}'
+    )
     (tmp_path / "own/folder.safetensors").mkdir()
     assert [info.name for info in files.adapters.usable()] == [BASE]
     assert files.adapters.unusable() == files.encoders.unusable() == files.encoders.usable() == []
@@ -148,6 +150,24 @@ def test_auto_takes_the_best_adapter_whose_encoder_is_there(
     for name in (*adapters, *encoders):
         install(name, tmp_path / "own")
     assert files.adapter("auto").name == chosen
+
+
+RENAMED = ["surface-textures", "Interface v2", "my face style", "face", "decomposition", "ip-adapter-plus-face"]
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_auto_does_not_go_by_parts_of_a_name(files: ModelFiles, name: str, tmp_path: Path) -> None:
+    install(PLUS, tmp_path / "own")
+    install(BASE_H, tmp_path / "own").rename(tmp_path / "own" / f"{name}.safetensors")
+    install(H, tmp_path / "own")
+    assert files.adapter("auto").name == name
+
+
+@pytest.mark.parametrize("name", ["IP-Adapter-Plus-Face_SDXL_vit-h", "ip-adapter_plus_composition_sdxl"])
+def test_auto_takes_adapters_taught_for_one_purpose_last(files: ModelFiles, name: str, tmp_path: Path) -> None:
+    install(FACE, tmp_path / "own").rename(tmp_path / "own" / f"{name}.safetensors")
+    install(PLUS, tmp_path / "own").rename(tmp_path / "own" / "z.safetensors")
+    assert files.adapter("auto").name == "z"
 
 
 def test_auto_takes_an_adapter_with_all_blocks_before_a_partial_one(files: ModelFiles, tmp_path: Path) -> None:
