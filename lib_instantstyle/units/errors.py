@@ -100,7 +100,8 @@ class UnexpectedError(InstantStyleError):
     status_code = 500
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(f"InstantStyle failed: {type(error).__name__}: {error}")
+        of_a_file = isinstance(error, OSError) and error.strerror  # the rest of it is a path on this machine
+        super().__init__(f"InstantStyle failed: {type(error).__name__}: {of_a_file or error}")
 
 
 def explained(error: Exception) -> InstantStyleError:

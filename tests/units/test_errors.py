@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from lib_instantstyle.units import unit as schema
-from lib_instantstyle.units.errors import UnitError, explained, placed
+from lib_instantstyle.units.errors import UnexpectedError, UnitError, explained, placed
 
 
 def test_a_foreseen_error_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,3 +46,10 @@ def test_an_error_gets_the_place_that_it_does_not_know_and_keeps_what_it_knows()
 def test_other_errors_pass_a_place_by_unchanged() -> None:
     with pytest.raises(KeyError), placed(unit=3):
         raise KeyError("x")
+
+
+def test_trouble_with_a_file_tells_no_path_of_this_machine() -> None:
+    for error in (FileNotFoundError(2, "No such file or directory", "/home/alice/x"), KeyError("x"), OSError("gone")):
+        assert "alice" not in UnexpectedError(error).message
+        assert type(error).__name__ in UnexpectedError(error).message
+    assert "gone" in UnexpectedError(OSError("gone")).message

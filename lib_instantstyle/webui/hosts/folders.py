@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modules import paths, shared
 
 DEFAULT_UNITS = 3
 CONTROLNET = "*controlnet*"  # its folder under extensions/, whatever the user called it
+QUOTES = "\"'“”„‘’«»"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A setting or a command line option that names folders, one a line or one an item."""
+
+    name: str  # as people know it
+    option: str  # in shared.opts, or in shared.cmd_opts where the name begins with dashes
+    of_annotators: bool = False  # relative to the WebUI's data folder, as ControlNet reads it
+
+    def lines(self) -> list[str]:
+        """What is written there, without quotation marks and empty lines."""
+        source = shared.cmd_opts if self.name.startswith("--") else shared.opts
+        value: Any = getattr(source, self.option, None) or []
+        lines = map(str, value) if isinstance(value, (list, tuple)) else str(value).splitlines()
+        return list(filter(None, map(_unquoted, lines)))
+
+
+_OWN = Place("--instantstyle-dir", "instantstyle_dir")
+ADAPTER_PLACES = (
+    Place("Settings → InstantStyle", "instantstyle_adapter_dirs"),
+    _OWN,
+    Place("Settings → ControlNet", "control_net_models_path"),
+    Place("--controlnet-dir", "controlnet_dir"),
+)
+ENCODER_PLACES = (Place("Settings → InstantStyle", "instantstyle_encoder_dirs"), _OWN)
+ANNOTATOR_PLACES = (  # ControlNet keeps its image encoders in a folder below, called clip_vision
+    Place("Settings → ControlNet", "control_net_modules_path", of_annotators=True),
+    Place("--controlnet-annotator-models-path", "controlnet_annotator_models_path", of_annotators=True),
+)
 
 
 def unit_count() -> int:
@@ -25,17 +58,46 @@ def adapter_folders() -> list[Path]:
     models = Path(paths.models_path)
     own = [models / name for name in ("ControlNet", "ipadapter", "ip-adapter")]
     neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/models"))
-    return [*own, *neighbours, *_configured("instantstyle_adapter_dirs")]
+    return [*own, *neighbours, *_named(ADAPTER_PLACES)]
 
 
 def encoder_folders() -> list[Path]:
     """Where image encoders are looked for, downloads going to the first."""
     neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/annotator/downloads/clip_vision"))
-    return [Path(paths.models_path) / "clip_vision", *neighbours, *_configured("instantstyle_encoder_dirs")]
+    annotators = [folder / "clip_vision" for folder in _named(ANNOTATOR_PLACES)]
+    return [Path(paths.models_path) / "clip_vision", *neighbours, *annotators, *_named(ENCODER_PLACES)]
 
 
-def _configured(option: str) -> list[Path]:
-    """Folders from a setting (one a line) and from --instantstyle-dir."""
-    lines = str(getattr(shared.opts, option, "") or "").splitlines()
-    lines += getattr(shared.cmd_opts, "instantstyle_dir", None) or []
-    return [Path(line.strip()).expanduser() for line in lines if line.strip()]
+def configured_folders() -> dict[Path, str]:
+    """The folders that somebody named, and where they did."""
+    return _named((*ADAPTER_PLACES, *ENCODER_PLACES, *ANNOTATOR_PLACES))
+
+
+def said(folder: Path) -> str:
+    """The end of a folder's path: answers of the API tell nobody how this machine's disks are arranged."""
+    return "/".join(part for part in folder.parts[-2:] if part != folder.anchor)
+
+
+def _named(places: tuple[Place, ...]) -> dict[Path, str]:
+    """Folder → where it was named; the first place counts."""
+    found: dict[Path, str] = {}
+    for place in places:
+        for line in place.lines():
+            folder = _folder(line)
+            found.setdefault(Path(paths.data_path) / folder if place.of_annotators else folder, place.name)
+    return found
+
+
+def _folder(line: str) -> Path:
+    try:
+        return Path(line).expanduser()
+    except RuntimeError:  # "~somebody" whom this machine does not know
+        return Path(line)
+
+
+def _unquoted(line: str) -> str:
+    """Without the quotation marks that file managers put around a path they copy."""
+    line = line.strip()
+    while len(line) > 1 and line[0] in QUOTES and line[-1] in QUOTES:
+        line = line[1:-1].strip()
+    return line

@@ -18,6 +18,7 @@ from ...units.blocks import attention_layers
 from ...units.errors import InstantStyleError
 from ...units.groups import AUTO_ADAPTER
 
+MOST_REFUSED = 8  # files whose refusals are read out
 FIRST_ADAPTER = DOWNLOADS["ip-adapter_sdxl.safetensors"]
 FIRST_FEATURE = Feature("pooled", 1280)  # which it reads
 FIRST_ENCODER = DOWNLOADS["CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors"]
@@ -59,20 +60,29 @@ def with_links(escaped: str) -> str:
 
 def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None = None) -> Readiness:
     """Look at the installed files and, if one is loaded, at the checkpoint and the width of its pooled text."""
-    problems, notes = _about_checkpoint(unet), tuple(error.message for error in files.adapters.unusable())
+    problems, refused = _about_checkpoint(unet), _about_refused(files)
     try:
         adapter = files.adapter(AUTO_ADAPTER)
-    except InstantStyleError as error:
-        return Readiness((*problems, error.message), notes, _first_downloads(files))
+    except InstantStyleError as error:  # which names the folders that are missing
+        return Readiness((*problems, error.message), refused, _first_downloads(files))
     try:
         encoder = files.encoder(adapter.feature)
     except InstantStyleError as error:
         known = encoder_download(adapter.feature)
-        return Readiness((*problems, error.message), notes, (known,) if known else ())
+        return Readiness((*problems, error.message), refused, (known,) if known else ())
     ready = f"Auto uses {adapter.path.name} with the image encoder {encoder.path.parent.name}/{encoder.path.name}."
     able = () if problems else (ready, *_about_content(files, encoder, text_width))
     others, downloads = _about_other_adapters(files)
-    return Readiness(problems, (*able, *others, *notes), downloads)
+    lost = tuple(one for one in files.missing_folders() if not any(one in other for other in others))
+    return Readiness(problems, (*able, *others, *lost, *refused), downloads)
+
+
+def _about_refused(files: ModelFiles) -> tuple[str, ...]:
+    """Why files that look like adapters cannot be used; of a folder full of pointers the first few."""
+    refused = [error.message for error in files.adapters.unusable()]
+    more = len(refused) - MOST_REFUSED
+    rest = (f"{more} more adapter files cannot be used.",) if more > 0 else ()
+    return (*refused[:MOST_REFUSED], *rest)
 
 
 def _first_downloads(files: ModelFiles) -> tuple[Download, ...]:

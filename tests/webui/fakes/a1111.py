@@ -193,7 +193,9 @@ class A1111:
             "modules.fifo_lock": module(FIFOLock=threading.Lock),
             "modules.cache": module(cache_dir=str(self.data_path / "cache")),
             "modules.paths": module(
-                models_path=str(self.models_path), extensions_dir=str(self.data_path / "extensions")
+                models_path=str(self.models_path),
+                data_path=str(self.data_path),
+                extensions_dir=str(self.data_path / "extensions"),
             ),
         }
 
