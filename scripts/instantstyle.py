@@ -6,9 +6,10 @@ from lib_instantstyle import __version__
 from lib_instantstyle.units.errors import explained
 from lib_instantstyle.webui.api import add_endpoints
 from lib_instantstyle.webui.arguments import requested_units
-from lib_instantstyle.webui.job import Refusal, live_job, write_infotext
+from lib_instantstyle.webui.job import live_job, write_infotext
 from lib_instantstyle.webui.measuring import measure_result
 from lib_instantstyle.webui.panel.panel import Panel
+from lib_instantstyle.webui.refusals import empty_if_refused, refuse_pass, refuse_planned, refuse_samples
 from lib_instantstyle.webui.settings import add_settings
 from lib_instantstyle.webui.xyz_grid import TITLE, add_axes, in_cell
 from modules import script_callbacks, scripts, shared
@@ -35,19 +36,20 @@ class InstantStyleScript(scripts.Script):
         job.end()
 
     def process(self, p, *args):
-        with refusing(p, "sample"):
+        with refusing(p, refuse_planned):
             write_infotext(p, (), __version__)
             job.begin(p, in_cell(p, requested_units(args)))
             write_infotext(p, job.plans, __version__)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
-        with refusing(p, "sampler"):
+        with refusing(p, refuse_pass):
             job.attach(p, lambda: in_cell(p, requested_units(args)))
 
     def post_sample(self, p, ps, *args):
-        with refusing(ps, "samples"):
+        with refusing(p, refuse_samples, ps):
             job.check_applied(p)
         job.detach()
+        empty_if_refused(p, ps)
 
     def postprocess_image(self, p, pp, *args):
         measure_result(job, p, pp.image, lambda: in_cell(p, requested_units(args)))
@@ -57,17 +59,13 @@ class InstantStyleScript(scripts.Script):
 
 
 @contextmanager
-def refusing(owner, part):
-    """The WebUI goes on after an exception in a script, without the style. So an error takes the place of `part`."""
+def refusing(p, refuse, *args):
+    """The WebUI goes on after an exception in a script, without the style. So the job is refused by other means."""
     try:
         yield
     except Exception as error:
-        refuse(owner, part, explained(error))
-
-
-def refuse(owner, part, error):
-    job.end()
-    setattr(owner, part, Refusal(error))
+        job.end()
+        refuse(p, *args, explained(error), loud=job.host.shows_errors_of(p))
 
 
 def on_app_started(demo, app):

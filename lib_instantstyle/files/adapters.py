@@ -55,7 +55,7 @@ class AdapterInfo:
             self._check_layer(layer, module)
 
     def _check_layer(self, layer: Layer, attn2: Any) -> None:
-        expected = tuple(attn2.to_k.weight.shape)
+        expected = _shape_of(attn2.to_k.weight)
         given = (self.layer_widths.get(layer.index, expected[0]), self.cross_attention_dim)
         if given != expected:
             raise IncompatibleModelError(
@@ -74,6 +74,11 @@ class AdapterInfo:
                 "Choose another preset, or an adapter with all blocks.",
                 "preset",
             )
+
+
+def _shape_of(weight: Any) -> tuple[int, ...]:
+    """That of the matrix which a weight stands for: bitsandbytes packs its numbers, and keeps the shape beside them."""
+    return tuple(getattr(getattr(weight, "quant_state", None), "shape", weight.shape))
 
 
 @dataclass(frozen=True)

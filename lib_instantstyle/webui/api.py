@@ -17,8 +17,8 @@ from ..reference.analysis_json import answer, read_request
 from ..units.errors import InstantStyleError
 from ..units.routing import PRESETS
 from ..units.unit import unit_schema
-from .job import InstantStyleRefused
 from .measuring import analyst_in_turn
+from .refusals import InstantStyleRefused
 
 
 def add_endpoints(app: FastAPI, files: ModelFiles) -> None:

@@ -1,8 +1,7 @@
-"""One WebUI job under style: who owns the session, which rows are conditional, how far it is, how it is refused.
+"""One WebUI job under style: who owns the session, which rows are conditional, how far it is.
 
-The WebUI swallows the exceptions of scripts, so a refusal takes the place of something the job must use next
-(docs/decisions/0003-refusals.md). Rows are told apart by a mark inside the conditioning, which the WebUI slices and
-concatenates along with the text (docs/decisions/0002-row-marks.md).
+Rows are told apart by a mark inside the conditioning, which the WebUI slices and concatenates along with the text
+(docs/decisions/0002-row-marks.md).
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
-from fastapi import HTTPException
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -23,7 +21,7 @@ from modules import shared
 from ..reference.plans import UnitPlan
 from ..style.rows import ModelCall
 from ..style.session import StyleSession
-from ..units.errors import InstantStyleError, StyleNotAppliedError, explained
+from ..units.errors import StyleNotAppliedError, explained
 from ..units.infotext import VERSION_KEY, to_infotext, unit_key
 from ..units.schedule import progress_at
 from ..units.unit import StyleUnit
@@ -31,36 +29,13 @@ from .hosts.a1111_casting import uncast
 from .hosts.folders import keeps_references
 from .hosts.live import live_host
 from .hosts.webui_host import WebUIHost
+from .refusals import InstantStyleRefused, QuietSampler, Refusal
 from .steps import check_windows, model_calls, upscales_only
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
 
 log = logging.getLogger("InstantStyle")
-
-
-class InstantStyleRefused(HTTPException):
-    """A refusal as the WebUI shows it: an HTTP answer for API clients, a plain sentence in the UI."""
-
-    def __init__(self, error: InstantStyleError) -> None:
-        super().__init__(status_code=error.status_code, detail=error.as_json())
-        self.message = str(error)
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class Refusal:
-    """Stands where the job's sampler, latents or `sample` stood; whatever touches it ends the job with the error."""
-
-    def __init__(self, error: InstantStyleError) -> None:
-        self._error = error
-
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise InstantStyleRefused(self._error)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise InstantStyleRefused(self._error)
 
 
 @dataclass
@@ -111,17 +86,19 @@ class StyleJob:
         """Put the hooks in place for one sampling pass of `p`; if it is not the owner it becomes that, with `units`."""
         if p is not self.owner:
             self.begin(p, units())
-        if self.sampling and getattr(p, "is_hr_pass", False):
-            self._check_pass(may_be_empty=False)
-        else:
+        hires = bool(getattr(p, "is_hr_pass", False))
+        if not (hires and self.sampling):
             self.styled = self.unmarked = 0
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
+        elif not self.hires:  # Forge calls scripts twice before it
+            self._check_pass(may_be_empty=False)
         self.session.call.start()
-        self.sampling, self.ended, self.marked = True, False, 0
-        self.hires = bool(getattr(p, "is_hr_pass", False))
+        self.sampling, self.hires, self.ended, self.marked = True, hires, False, 0
         self._attach()
         if any(plan.scales for plan in self.plans):
             setattr(p, BEGUN, True)
+            if not self.host.shows_errors_of(p):
+                p.sampler = QuietSampler(p, p.sampler)
 
     def _attach(self) -> None:
         self.detach()
@@ -196,13 +173,16 @@ class StyleJob:
         """A sampling pass is over: raise StyleNotAppliedError when a model call in it lacks style that was due."""
         if not self.acting:
             return
-        self.session.call.end()
+        call = self.session.call
+        if call.due and not call.styled and (why := self.host.why_layers_pass_hooks_by()):
+            raise StyleNotAppliedError(why)
+        call.end()
         if not (self.marked or self.ended or may_be_empty):
             raise StyleNotAppliedError(
                 "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
                 "Switch that off, or InstantStyle."
             )
-        self.styled += self.session.call.styled
+        self.styled += call.styled
 
     def _why_unstyled(self, p: Any) -> str:
         if self.ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,6 +169,16 @@ def test_adapter_for_another_depth_is_refused(
     with pytest.raises(IncompatibleModelError, match=message) as caught:
         info.check_fits(attention_layers(unet))
     assert caught.value.field == "adapter"
+
+
+def test_a_layer_of_packed_numbers_has_the_width_that_it_computes_with(unet: nn.Module, tmp_path: Path) -> None:
+    """As bitsandbytes leaves it on a GPU: a column of bytes, each two numbers."""
+    info, packed = inspect_adapter(save_adapter(base_adapter(unet, POOLED), tmp_path / "a.safetensors")), sdxl_unet()
+    for attn2 in attention_layers(packed).values():
+        weight, to_k = attn2.to_k.weight, attn2.to_k
+        to_k.weight = nn.Parameter(torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
+        to_k.weight.quant_state = SimpleNamespace(shape=weight.shape)
+    info.check_fits(attention_layers(packed))
 
 
 def test_adapter_for_an_sd15_unet_does_not_fit(unet: nn.Module, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def by_formula(
 ) -> Iterator[None]:
     """The style of `seen.unit()` in every call in which it `acts`, without any of our code."""
     uncond = web.sd_model.get_learned_conditioning([negative])["crossattn"][0, :CHUNK]
-    blocks = web.sd_model.model.diffusion_model.get_submodule(BLOCK).transformer_blocks
+    blocks = web.unet.get_submodule(BLOCK).transformer_blocks
     for block, (key, value) in zip(blocks, key_values(World(web.models_path, "ControlNet"))):
         block.attn2.forward = _styled(block.attn2, (key, scale * value), uncond, acts)
     try:

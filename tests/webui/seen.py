@@ -29,4 +29,5 @@ def farthest(some: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:
 
 def hooks(web: Any) -> int:
     """How many hooks the checkpoint in memory carries."""
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in web.sd_model.model.modules())
+    model = getattr(web.sd_model, "model", web.unet)
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())

@@ -66,7 +66,7 @@ def test_a_foreign_job_after_the_last_pass_is_not_styled(web: A1111) -> None:
 
 
 def test_a_refused_unit_ends_the_job_before_it_starts(web: A1111) -> None:
-    refused = web.library("job").InstantStyleRefused
+    refused = web.library("refusals").InstantStyleRefused
     with pytest.raises(refused) as caught:
         web.generate(unit(adapter="nothing"))
     assert caught.value.status_code == 404
@@ -80,7 +80,7 @@ def test_an_error_while_hooks_are_put_in_place_ends_the_job(web: A1111, monkeypa
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("lib_instantstyle.style.session.StyleSession.attach", fail)
-    with pytest.raises(web.library("job").InstantStyleRefused, match="out of memory") as caught:
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="out of memory") as caught:
         web.generate(unit())
     assert caught.value.status_code == 500
 
@@ -90,20 +90,20 @@ def test_a_style_that_never_reached_the_unet_is_refused(web: A1111) -> None:
         p.sampler.sample = lambda p, x, conditioning, unconditional_conditioning: x
 
     web.add_neighbour(process_before_every_sampling=replace_sampling)
-    with pytest.raises(web.library("job").InstantStyleRefused, match="did not reach the UNet") as caught:
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="did not reach the UNet") as caught:
         web.generate(unit())
     assert caught.value.status_code == 500
 
 
 def test_an_error_while_a_step_is_prepared_ends_the_job(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web.library("job"), "progress_at", lambda *_: 1 / 0)
-    with pytest.raises(web.library("job").InstantStyleRefused, match="ZeroDivisionError"):
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="ZeroDivisionError"):
         web.generate(unit())
 
 
 def test_a_job_that_took_the_style_away_is_noticed(web: A1111) -> None:
     web.add_neighbour(process_before_every_sampling=lambda p, **_: p.scripts.before_process(copy(p)))
-    with pytest.raises(web.library("job").InstantStyleRefused, match="Another job took the style away"):
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="Another job took the style away"):
         web.generate(unit())
 
 

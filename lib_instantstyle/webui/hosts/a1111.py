@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models,
 from ...files.text_towers import Tokenizer
 from ...reference.store import fingerprint
 from ...units.errors import CheckpointError, IncompatibleModelError
-from .texts import inversions_in, literally
-from .webui_host import ROW_MARK, WebUIHost, marks_in
+from .texts import inversions_in, literally, unnoted
+from .webui_host import ROW_MARK, ReadCall, WebUIHost, marks_in
 
 
 class A1111Host(WebUIHost):
@@ -46,7 +46,7 @@ class A1111Host(WebUIHost):
             if isinstance(conditioning, dict):
                 conditioning[ROW_MARK] = torch.full((conditioning["crossattn"].shape[0], 1), mark)
 
-    def watch_calls(self, read: Callable[[Tensor | None, int], None]) -> RemovableHandle:
+    def watch_calls(self, read: ReadCall) -> RemovableHandle:
         def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
             if len(args) >= 3:  # a bare call only wakes other hooks, as ControlNet does under --medvram
                 read(marks_in(args[2]), len(args[0]))
@@ -70,7 +70,7 @@ class A1111Host(WebUIHost):
     @torch.no_grad()
     def checkpoint_text_embeds(self, texts: Sequence[str]) -> Tensor:
         width = _pooled_width(sd_model())
-        with devices.autocast(), _without_networks():
+        with devices.autocast(), _without_networks(), unnoted(*_notebooks()):
             conditioning = sd_model().get_learned_conditioning([literally(text) for text in texts])
         return conditioning["vector"][:, :width].float().cpu()  # the pooled text stands first, sizes and crops follow
 
@@ -97,6 +97,10 @@ def _pooled_width(model: Any) -> int | None:
         if isinstance(projection := getattr(tower, "text_projection", None), Tensor):
             return projection.shape[1]
     return None
+
+
+def _notebooks() -> list[tuple[Any, str]]:
+    return [(sd_hijack.model_hijack, name) for name in ("extra_generation_params", "comments")]
 
 
 @contextmanager

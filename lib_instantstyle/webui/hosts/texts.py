@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from modules import shared
@@ -27,3 +29,17 @@ def inversions_in(texts: Sequence[str], database: Any) -> str:
         for tensor in vectors.values() if isinstance(vectors, dict) else [vectors]:  # SDXL's: for each text encoder
             found.update(tensor.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()[:16] if named else ""
+
+
+@contextmanager
+def unnoted(*notebooks: tuple[Any, str]) -> Iterator[None]:
+    """The WebUI notes what the texts it encodes are made of, for the infotext of a job; ours are no part of it.
+
+    Each notebook is an object and its attribute that holds the notes.
+    """
+    kept = [(place, name, copy(getattr(place, name))) for place, name in notebooks]
+    try:
+        yield
+    finally:
+        for place, name, notes in kept:
+            setattr(place, name, notes)

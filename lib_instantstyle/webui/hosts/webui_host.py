@@ -22,6 +22,8 @@ from .folders import adapter_folders, configured_folders, encoder_folders, said
 
 ROW_MARK = "instantstyle_rows"  # our key in what travels with the text: 1 for conditional rows, 0 for the others
 
+ReadCall = Callable[[Tensor | None, int], None]  # marks of a call, (rows, 1), or None: nothing tells; its rows
+
 
 class WebUIHost(Host, ABC):
     """Answers from the live WebUI; one for the life of the process."""
@@ -49,9 +51,17 @@ class WebUIHost(Host, ABC):
         """Before a model call (`on_cfg_denoiser`): mark the conditional rows of its batches, and the others."""
 
     @abstractmethod
-    def watch_calls(self, read: Callable[[Tensor | None, int], None]) -> RemovableHandle:
+    def watch_calls(self, read: ReadCall) -> RemovableHandle:
         """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart, and
         how many rows it has: of a tiled batch there are several for each mark."""
+
+    def shows_errors_of(self, p: Any) -> bool:
+        """Whether whoever asked for the job `p` sees what it raises."""
+        return True
+
+    def why_layers_pass_hooks_by(self) -> str | None:
+        """What keeps hooks of the live UNet's layers from being called although it is called itself; None: nothing."""
+        return None
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         half = devices.device.type == "cuda" and not getattr(shared.cmd_opts, "no_half", False)

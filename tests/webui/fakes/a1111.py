@@ -50,6 +50,7 @@ class A1111:
         self.scripts_data: list[ScriptClassData] = []
         self.runners: dict[str, ScriptRunner] = {}
         self.made: Processed | None = None  # by the last job
+        self.kinds = KINDS
 
     def checkpoint(self, name: str) -> Any:
         """A checkpoint file and the model that was loaded from it."""
@@ -57,6 +58,10 @@ class A1111:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(name.encode())
         return Checkpoint(file, self.loaded_networks)
+
+    @property
+    def unet(self) -> Any:
+        return self.sd_model.model.diffusion_model
 
     @contextmanager
     def running(self) -> Iterator[A1111]:
@@ -147,7 +152,7 @@ class A1111:
         values = [getattr(control, "value", None) for control in runner.inputs]
         first = next(script.args_from for script in runner.alwayson_scripts if script.filename == OURS)
         values[first : first + len(args)] = args
-        return KINDS[tab](self, script_args=tuple(values), scripts=runner, **fields)
+        return self.kinds[tab](self, script_args=tuple(values), scripts=runner, **fields)
 
     def generate(self, *args: Any, tab: str = "txt2img", **fields: Any) -> Processed:
         """Make such a job's pictures; raises what ends it, as the WebUI's API does."""
@@ -166,7 +171,7 @@ class A1111:
     def plain(self, **fields: Any) -> Processed:
         """The same without InstantStyle installed."""
         runner = ScriptRunner([], False, self.swallowed)
-        return process_images(Txt2Img(self, scripts=runner, **fields))
+        return process_images(self.kinds["txt2img"](self, scripts=runner, **fields))
 
     def shown(self, p: Job) -> str:
         """What the page shows under the gallery after a job: its comments, or its error (call_queue.py)."""
@@ -201,7 +206,9 @@ class A1111:
 
     def _model_modules(self) -> dict[str, ModuleType]:
         live = {"model_data": lambda: SimpleNamespace(sd_model=self.sd_model)}
-        hijack = SimpleNamespace(embedding_db=SimpleNamespace(word_embeddings=self.word_embeddings))
+        hijack = SimpleNamespace(
+            embedding_db=SimpleNamespace(word_embeddings=self.word_embeddings), extra_generation_params={}, comments=[]
+        )
         return {
             "modules.devices": module(
                 device=torch.device("cpu"),

@@ -75,6 +75,12 @@ class Job:
         shape = (4, self.height // SIDE, self.width // SIDE)
         return torch.stack([torch.randn(shape, generator=generator) for generator in made])
 
+    def new_sampler(self) -> Sampler:
+        return Sampler(self.sampler_name, self)
+
+    def before_hires(self, **given: Any) -> None:
+        """What a WebUI does before the second pass besides."""
+
     def sample(self, conditioning: Any, unconditional_conditioning: Any) -> Tensor:
         raise NotImplementedError
 
@@ -87,7 +93,7 @@ class Txt2Img(Job):
     is_hr_pass: bool = field(default=False, init=False)
 
     def sample(self, conditioning: Any, unconditional_conditioning: Any) -> Tensor:
-        self.sampler = Sampler(self.sampler_name, self)
+        self.sampler = self.new_sampler()
         x, c, uc = self.noise(), conditioning, unconditional_conditioning
         self.scripts.process_before_every_sampling(p=self, x=x, noise=x, c=c, uc=uc)
         samples = self.sampler.sample(self, x, c, uc)
@@ -98,8 +104,9 @@ class Txt2Img(Job):
             return samples
         self.webui.sd_model = self.hr_checkpoint or self.webui.sd_model
         self.is_hr_pass = True
-        self.sampler, noise = Sampler(self.sampler_name, self), self.noise(more=1000)
+        self.sampler, noise = self.new_sampler(), self.noise(more=1000)
         self.scripts.before_hr(self)
+        self.before_hires(x=samples, noise=noise, c=self.c, uc=self.uc)
         self.scripts.process_before_every_sampling(p=self, x=samples, noise=noise, c=self.c, uc=self.uc)
         steps = self.hr_second_pass_steps or self.steps
         samples = self.sampler.sample_img2img(self, samples, noise, self.c, self.uc, steps=steps)
@@ -112,7 +119,7 @@ class Img2Img(Job):
     init_images: list[Image.Image] = field(default_factory=list)
 
     def sample(self, conditioning: Any, unconditional_conditioning: Any) -> Tensor:
-        self.sampler = Sampler(self.sampler_name, self)
+        self.sampler = self.new_sampler()
         noise = self.noise()
         init = torch.stack([_encoded(self.init_images[0], self.width, self.height)] * len(self.prompts))
         c, uc = conditioning, unconditional_conditioning
@@ -168,7 +175,9 @@ def _finish(p: Any, decoded: list[Image.Image], images: list[Image.Image], texts
 
 def _decoded(samples: Any) -> list[Image.Image]:
     """Latents (rows, 4, h, w) as pictures of eight times the side."""
-    if getattr(samples, "already_decoded", False) or samples.isnan().any():
+    if getattr(samples, "already_decoded", False):
+        samples = torch.stack(samples).float()
+    if samples.isnan().any():
         raise RuntimeError("A tensor with NaNs was produced in Unet.")
     pixels = samples[:, :3].sigmoid().repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3)
     return [Image.fromarray((255 * one.permute(1, 2, 0)).byte().numpy()) for one in pixels]
