@@ -33,12 +33,12 @@ endif
 # Against a real WebUI, with its own Python: make live WEBUI_DIR=/path/to/webui WEBUI_PYTHON=/path/to/its/python
 WEBUI_PYTHON ?= $(WEBUI_DIR)/venv/bin/python
 live:
-	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
+	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to a WebUI: AUTOMATIC1111, Forge Neo, Forge, reForge or Forge Classic."; exit 2; }
 	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live
 
 # The part of it that ends in a table: every case with its verdict.
 live-matrix:
-	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to an AUTOMATIC1111 WebUI."; exit 2; }
+	@test -n "$(WEBUI_DIR)" || { echo "Set WEBUI_DIR to a WebUI: AUTOMATIC1111, Forge Neo, Forge, reForge or Forge Classic."; exit 2; }
 	WEBUI_DIR="$(WEBUI_DIR)" "$(WEBUI_PYTHON)" -m pytest -q tests/live -m matrix
 
 # The embedded default: a picture sheet and a table, drawn by the small trained world that ships with the project. With

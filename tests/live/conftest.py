@@ -1,4 +1,4 @@
-"""Live tests: against the AUTOMATIC1111 WebUI that the environment variable WEBUI_DIR names, run with its own Python.
+"""Live tests: against the WebUI that the environment variable WEBUI_DIR names, run with its own Python.
 
     WEBUI_DIR=~/stable-diffusion-webui ~/stable-diffusion-webui/venv/bin/python -m pytest tests/live
 
@@ -19,8 +19,8 @@ from live_condition import USUAL, from_environment
 from live_report import Row, note_places, rows_of, table
 
 HERE = Path(__file__).parent
-SKIPPED = "live tests were not run: set WEBUI_DIR to an AUTOMATIC1111 WebUI and run them with its Python, see README"
-SHIPPED_WITH_WEBUI = ("gradio", "open_clip")
+SKIPPED = "live tests were not run: set WEBUI_DIR to a WebUI and run them with its Python, see README"
+SHIPPED_WITH_WEBUI = ("gradio", "fastapi")
 ROWS: list[Row] = []  # of the table that ends the run
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from live_kind import kind
+
 VARIABLE = "INSTANTSTYLE_LIVE_CONDITION"
 FLOAT32 = ("--no-half", "--precision", "full")
 # From 1 to the next number. TF32 are the numbers that a GPU multiplies in when it is given float32.
@@ -35,6 +37,8 @@ class Condition:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Of the WebUI's command line."""
+        if kind().is_fork:
+            return (*kind().cpu, *self.flags)
         return (*(("--use-cpu", "all") if self.device == "cpu" else ()), *self.precision, *self.flags)
 
     def as_variable(self, models: Path) -> dict[str, str]:

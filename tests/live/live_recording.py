@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from live_kind import called_for_a_prediction
 from torch import Tensor
 
 
@@ -46,11 +47,10 @@ def img2img_is_seeded() -> Iterator[None]:
 @contextmanager
 def recording(passes: list[Pass]) -> Iterator[None]:
     """Every sampling pass from here on is added to `passes`."""
-    from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
-
     from modules.sd_samplers_common import Sampler
 
-    sample, call = Sampler.launch_sampling, OpenAIWrapper.forward
+    called = called_for_a_prediction()
+    sample, call = Sampler.launch_sampling, called.forward
 
     def sample_and_keep(self: Any, *args: Any) -> Tensor:
         passes.append(Pass())
@@ -65,5 +65,5 @@ def recording(passes: list[Pass]) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_and_keep))
-        stack.enter_context(mock.patch.object(OpenAIWrapper, "forward", call_and_keep))
+        stack.enter_context(mock.patch.object(called, "forward", call_and_keep))
         yield

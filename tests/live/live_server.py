@@ -17,7 +17,9 @@ import httpx
 from live_condition import USUAL
 from live_webui import ARGUMENTS, ENVIRONMENT
 
-PATIENCE = 180  # seconds for a start
+PATIENCE = 600  # seconds for a start
+HERE = Path(__file__).parent
+LAUNCHED = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check")
 RELOAD = "settings_restart_gradio"  # the button's id
 
 
@@ -60,8 +62,8 @@ def running(webui: Path, data: Path, *arguments: str) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = (*ARGUMENTS, *USUAL.arguments, *arguments, "--port", str(port))
-    command = [sys.executable, "webui.py", "--data-dir", data, *flags]
+    flags = (*ARGUMENTS, *LAUNCHED, *USUAL.arguments, *arguments, "--port", str(port))
+    command = [sys.executable, HERE / "live_launch.py", data / f"forks-{port}", "--data-dir", data, *flags]
     environment = {**os.environ, **ENVIRONMENT, "COMMANDLINE_ARGS": "", "OMP_NUM_THREADS": "1"}
     log = data / "server.log"
     with log.open("wb") as output:

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import torch
 from live_condition import Condition
+from live_kind import prepare, unet_of
 from live_recording import Pass, img2img_is_seeded, recording
 from live_world import as_base64, picture
 from torch import nn
@@ -94,7 +95,7 @@ class LiveWebUI:
     def unet(self) -> nn.Module:
         from modules import shared
 
-        return shared.sd_model.model.diffusion_model
+        return unet_of(shared.sd_model)
 
     def txt2img(self, *units: Any, **settings: Any) -> Job:
         return self.post("txt2img", units, settings)
@@ -125,7 +126,8 @@ class LiveWebUI:
         """The names of our hooks on any module of the loaded checkpoint."""
         from modules import shared
 
-        return [name for module in shared.sd_model.modules() for name in _hook_names(module)]
+        models = [model for model in (shared.sd_model, self.unet) if isinstance(model, nn.Module)]
+        return [name for model in models for module in model.modules() for name in _hook_names(module)]
 
 
 def start(folder: Path, data: Path, condition: Condition, patch: pytest.MonkeyPatch) -> LiveWebUI:
@@ -136,6 +138,7 @@ def start(folder: Path, data: Path, condition: Condition, patch: pytest.MonkeyPa
     patch.setattr("sys.argv", ["webui.py", "--data-dir", str(data), *ARGUMENTS, *condition.arguments])
     patch.syspath_prepend(str(folder))
     patch.chdir(folder)
+    prepare(data / "forks")
     torch.set_num_threads(1)  # tensors this small only wait for one another
     return LiveWebUI()
 

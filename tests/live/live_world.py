@@ -67,6 +67,7 @@ def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World
         _write_models(models)
     else:
         models.symlink_to(condition.models, target_is_directory=True)
+    (folder / "tmp").mkdir()  # Forge Neo's start scripts make it
     (folder / "config.json").write_text(json.dumps({**OPTIONS, **condition.options}), encoding="utf-8")
     checkpoints = models / "Stable-diffusion"
     return World(

@@ -16,7 +16,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from live_kind import called_for_a_prediction, kind
 from live_world import World
+from oracle_forks import fork_calls
 from oracle_prompts import Content, attention, image_prompts, load
 from PIL import Image
 from torch import Tensor, nn
@@ -91,9 +93,15 @@ class Oracle:
 
     @contextmanager
     def call(self, unet: nn.Module, batch: int) -> Iterator[None]:
-        """One call of the UNet, with the routed modules' forward replaced while it lasts."""
+        """One call of the UNet, styled while it lasts."""
         step, rows = next(self.calls)
         assert len(rows) == batch, f"step {step} was said to have the rows {rows!r}, but has {batch}"
+        with self.styled(unet, step, rows):
+            yield
+
+    @contextmanager
+    def styled(self, unet: nn.Module, step: int, rows: str) -> Iterator[None]:
+        """The routed modules' forward is replaced."""
         with ExitStack() as stack:
             for path, layers in self.layers.items():
                 acting = [layer for layer in layers if layer.acts(self.pass_number, step)]
@@ -133,28 +141,35 @@ def _added(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
 def styling(
     world: World, units: Sequence[Styling], rows: Sequence[str], *, keep_first_term: bool = False
 ) -> Iterator[None]:
-    """Every job inside is styled by the formula."""
-    from sgm.modules.diffusionmodules.wrappers import OpenAIWrapper
-
+    """Every job inside is styled by the formula. (In a fork the rows are found out: oracle_forks.py.)"""
     from modules.sd_samplers_common import Sampler
 
     oracle = Oracle(rows, keep_first_term)
     for unit in units:
         for path, layer in _layers(world, unit):
             oracle.layers.setdefault(path, []).append(layer)
-    sample, call = Sampler.launch_sampling, OpenAIWrapper.forward
+    sample = Sampler.launch_sampling
 
     def sample_anew(self: Any, *args: Any) -> Tensor:
         oracle.begin_pass()
         return sample(self, *args)
 
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_anew))
+        stack.enter_context(fork_calls(oracle) if kind().is_fork else _calls(oracle))
+        yield
+
+
+@contextmanager
+def _calls(oracle: Oracle) -> Iterator[None]:
+    called = called_for_a_prediction()
+    call = called.forward
+
     def call_styled(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with oracle.call(self.diffusion_model, x.shape[0]):
             return call(self, x, *args, **kwargs)
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(Sampler, "launch_sampling", sample_anew))
-        stack.enter_context(mock.patch.object(OpenAIWrapper, "forward", call_styled))
+    with mock.patch.object(called, "forward", call_styled):
         yield
 
 

@@ -1,16 +1,16 @@
 """Image prompts by the book: from pictures and a text to the tokens that cross-attention sees.
 
-Written from the papers and from how the published files are laid out, with transformers' and open_clip's own towers;
+Written from the papers and from how the published files are laid out, with transformers' own image tower;
 nothing of lib_instantstyle is imported. It is what the extension must agree with.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +18,13 @@ from live_world import World
 from oracle_content import without
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_towers import OPEN_CLIP_ARCH
+from tiny_towers import CONTEXT_LENGTH, OPEN_CLIP_LAYERS
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
 
-TOWER = "conditioner.embedders.1.model."
+TOWER, OPEN_CLIP_HEADS = "conditioner.embedders.1.model.", 4
+START, END = 49406, 49407  # of a text
 RESAMPLER_HEAD = 64
 
 
@@ -88,20 +89,43 @@ def clip_states(encoder: Path, pictures: Sequence[Image.Image], hidden: bool) ->
 
 def text_embedding(checkpoint: Path, text: str) -> Tensor:
     """The pooled, projected embedding of a text by the checkpoint's OpenCLIP tower, (width,)."""
-    import open_clip
+    weights, numbers = _text_tower(checkpoint), _numbers(checkpoint, text)
+    x = weights["token_embedding.weight"][numbers] + weights["positional_embedding"]  # (77, width)
+    for layer in range(OPEN_CLIP_LAYERS):
+        x = _read_on(weights, f"transformer.resblocks.{layer}", x)
+    x = F.layer_norm(x, x.shape[-1:], weights["ln_final.weight"], weights["ln_final.bias"])
+    return x[numbers.index(END)] @ weights["text_projection"]
 
-    return _text_tower(checkpoint).encode_text(open_clip.tokenize([text]))[0]
+
+def _read_on(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """One layer of OpenCLIP's text transformer; a word sees those before it."""
+
+    def linear(part: str, y: Tensor) -> Tensor:
+        return F.linear(y, weights[f"{name}.{part}weight"], weights[f"{name}.{part}bias"])
+
+    def norm(part: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"])
+
+    query, key, value = (
+        linear("attn.in_proj_", norm("ln_1")).unflatten(-1, (3, OPEN_CLIP_HEADS, -1)).permute(1, 2, 0, 3)
+    )
+    seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    x = x + linear("attn.out_proj.", seen.transpose(0, 1).flatten(1))
+    return x + linear("mlp.c_proj.", F.gelu(linear("mlp.c_fc.", norm("ln_2"))))
+
+
+def _numbers(checkpoint: Path, text: str) -> list[int]:
+    """CLIP's numbers of the pieces of a text, filled up with zeros as OpenCLIP does."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(checkpoint.with_name(f"{checkpoint.stem}-text"))
+    pieces = tokenizer(html.unescape(text), add_special_tokens=False)["input_ids"][: CONTEXT_LENGTH - 2]
+    return [START, *pieces, END, *[0] * (CONTEXT_LENGTH - 2 - len(pieces))]
 
 
 @cache
-def _text_tower(checkpoint: Path) -> Any:
-    import open_clip
-
-    tower = open_clip.create_model(OPEN_CLIP_ARCH, pretrained=None).eval()
-    weights = {name.removeprefix(TOWER): tensor for name, tensor in load(checkpoint).items() if name.startswith(TOWER)}
-    missing, _ = tower.load_state_dict(weights, strict=False)
-    assert all(name.startswith("visual.") for name in missing)
-    return tower
+def _text_tower(checkpoint: Path) -> dict[str, Tensor]:
+    return {name.removeprefix(TOWER): tensor for name, tensor in load(checkpoint).items() if name.startswith(TOWER)}
 
 
 def project_linearly(adapter: Weights, pooled: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from unittest import mock
 
 import pytest
 from live_absent import extension_absent
+from live_kind import kind
 from live_world import as_base64, picture
 
 UNIT = {"image": as_base64(picture(0))}
 SETTINGS = {
     "txt2img": {},
     "batch": {"batch_size": 2, "prompt": "a cat AND a dog"},
-    "hires": {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7},
+    "hires": {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.7, **kind().hires},
 }
 IDLE = {
     "empty args": [],

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,13 @@ import tiny_shapes as unet
 import tiny_towers as towers
 import tiny_vae
 import torch
+from live_kind import kind
 from tiny_files import save_random
 from tiny_shapes import Shapes, under
 
 NAME = "tiny-sdxl"
+TOKENIZER = "backend/huggingface/stabilityai/stable-diffusion-xl-base-1.0/tokenizer"
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 CONFIG = Path(__file__).parents[2] / "demo/world/sdxl.yaml"
 
 
@@ -150,7 +155,11 @@ def _write_text_tower(folder: Path) -> None:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """Write CLIP's tokenizer from the word pieces that open_clip brings along."""
+    """Write CLIP's tokenizer from the word pieces that open_clip brings along, or a WebUI that does without it."""
+    if kind().has_backend:
+        for name in TOKENIZER_FILES:
+            shutil.copy(Path(os.environ["WEBUI_DIR"]) / TOKENIZER / name, folder / name)
+        return
     from open_clip.tokenizer import SimpleTokenizer
 
     start, end = "<|startoftext|>", "<|endoftext|>"
