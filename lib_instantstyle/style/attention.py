@@ -67,7 +67,7 @@ class StyledLayer:
         """The keys and values that query (rows, seq, inner) attends to in the call in progress; None when no unit acts
         now. Raises StyleNotAppliedError when it is not clear which rows of the call these are."""
         factors = self._factors()
-        if not any(factors):
+        if not any(factors) or not len(query):
             return None
         marks = self.call.cond_rows or ()
         rows = tuple(marks[row] for row in self._rows(len(query)))

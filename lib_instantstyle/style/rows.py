@@ -14,7 +14,6 @@ from typing import NoReturn
 from torch import Tensor, nn
 
 from ..units.errors import InstantStyleError, StyleNotAppliedError
-from ..units.schedule import Window
 
 WAY_OUT = "Switch off the extension that does this, or InstantStyle."
 
@@ -22,6 +21,11 @@ WAY_OUT = "Switch off the extension that does this, or InstantStyle."
 def unchanged(error: InstantStyleError) -> Exception:
     """An error as it is."""
     return error
+
+
+def never(progress: float) -> bool:
+    """No unit acts."""
+    return False
 
 
 @dataclass
@@ -34,7 +38,7 @@ class ModelCall:
 
     cond_rows: tuple[bool, ...] | None = None  # for each row of the batch: conditional? None: not ours, add nothing
     progress: float = 0.0  # 0..1 of the sampling pass; written before `begin`
-    windows: Sequence[Window] = ()  # of the units that act; the session writes them
+    is_due: Callable[[float], bool] = never  # whether some unit acts at a progress; the session writes it
     as_raised: Callable[[InstantStyleError], Exception] = unchanged  # inside a UNet call: what ends the host's job
     due: int = 0  # UNet calls of this pass in which some unit acts
     styled: int = 0  # layer calls of this pass that added style
@@ -61,7 +65,7 @@ class ModelCall:
         if not marks or batch % len(marks):
             self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something has changed the batch.")
         self.cond_rows = tuple(marks) * (batch // len(marks))
-        self.due += any(window.contains(self.progress) for window in self.windows)
+        self.due += self.is_due(self.progress)
 
     def idle(self) -> None:
         """No UNet call of ours is in progress. Notes a fault when the last one was not completed."""
@@ -125,7 +129,7 @@ class LayerRows:
         if found is None:
             return None
         self.served.update(found)
-        return self.rows[found[0] :: found.step][:count]
+        return self.rows[found.start :: found.step][:count]
 
     def _shown(self, part: Tensor | None) -> range | None:
         return None if part is None else rows_shown(part, self.whole)

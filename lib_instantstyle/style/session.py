@@ -6,7 +6,7 @@ Speaks to a Host only, and holds what a job needs between its sampling passes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,7 +25,7 @@ from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
-from .rows import ModelCall
+from .rows import ModelCall, never
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
 KEPT_BYTES = 256 << 20  # of all of them together: every block of a plus adapter takes 23 MB a picture
@@ -84,7 +84,7 @@ class StyleSession:
             plan.adapter.check_fits(modules)
         routed = self._by_layer(acting)
         self._unet = unet
-        self.call.windows = tuple(plan.unit.window for plan in acting)
+        self.call.is_due = _due_at([unit for units in routed.values() for unit in units])
         for layer, contributions in routed.items():
             styled = StyledLayer(modules[layer], tuple(contributions), self.call)
             self._layers.append(styled)
@@ -103,7 +103,7 @@ class StyleSession:
         while self._layers:
             self._layers[-1].detach()  # one that fails is still known to the next who detaches
             self._layers.pop()
-        self._unet, self.call.windows = None, ()
+        self._unet, self.call.is_due = None, never
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
         with placed(unit=plan.number):
@@ -155,3 +155,9 @@ def key_values(adapter: Adapter, cond: Tensor, uncond: Tensor, layers: Sequence[
     if not all(tensor.abs().amax() <= LARGEST for pair in found.values() for tensor in pair):  # nor is NaN
         raise CheckpointError(f"{adapter.info.path.name} is damaged: it gives keys or values no trained adapter has.")
     return found
+
+
+def _due_at(units: Sequence[ImageKeyValue]) -> Callable[[float], bool]:
+    """Whether some unit acts at a progress. The layers of a unit differ in little: each kind is asked once."""
+    kinds = {(unit.window, unit.curve): unit for unit in units}
+    return lambda progress: any(unit.factor(progress) for unit in kinds.values())

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modules import shared
 
-from ..reference.plans import UnitPlan
+from ..reference.plans import UnitPlan, check_windows
 from ..style.rows import ModelCall
 from ..style.session import StyleSession
 from ..units.errors import StyleNotAppliedError, explained
@@ -30,7 +30,7 @@ from .hosts.folders import keeps_references
 from .hosts.live import live_host
 from .hosts.webui_host import WebUIHost
 from .refusals import InstantStyleRefused, QuietSampler, Refusal
-from .steps import check_windows, model_calls, upscales_only
+from .steps import may_be_empty, model_calls
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
@@ -50,6 +50,7 @@ class StyleJob:
     marked: int = 0  # model calls of this sampling pass whose rows are told apart
     unmarked: int = 0  # model calls for this picture whose rows could not be
     sampling: bool = False  # a sampling pass is in progress
+    may_be_empty: bool = False  # it may make no model call
     ended: bool = False  # the style ended early in the sampling pass in progress
     hires: bool = False  # the sampling pass in progress is the hires pass
     _model_hook: RemovableHandle | None = None
@@ -91,9 +92,10 @@ class StyleJob:
             self.styled = self.unmarked = 0
             p.extra_generation_params.pop(ENDED_KEY, None)  # that of the picture before
         elif not self.hires:  # Forge calls scripts twice before it
-            self._check_pass(may_be_empty=False)
+            self._check_pass()
         self.session.call.start()
         self.sampling, self.hires, self.ended, self.marked = True, hires, False, 0
+        self.may_be_empty = may_be_empty(p)
         self._attach()
         if any(plan.scales for plan in self.plans):
             setattr(p, BEGUN, True)
@@ -163,13 +165,13 @@ class StyleJob:
             return
         if shared.state.interrupted or shared.state.skipped:
             return
-        self._check_pass(may_be_empty=upscales_only(p))
+        self._check_pass()
         if not self.styled:
             raise StyleNotAppliedError(self._why_unstyled(p))
         if self.unmarked:
             self.tell(f"InstantStyle: {self.unmarked} model calls were not styled because another extension made them.")
 
-    def _check_pass(self, *, may_be_empty: bool) -> None:
+    def _check_pass(self) -> None:
         """A sampling pass is over: raise StyleNotAppliedError when a model call in it lacks style that was due."""
         if not self.acting:
             return
@@ -177,7 +179,7 @@ class StyleJob:
         if call.due and not call.styled and (why := self.host.why_layers_pass_hooks_by()):
             raise StyleNotAppliedError(why)
         call.end()
-        if not (self.marked or self.ended or may_be_empty):
+        if not (self.marked or self.ended or self.may_be_empty):
             raise StyleNotAppliedError(
                 "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
                 "Switch that off, or InstantStyle."

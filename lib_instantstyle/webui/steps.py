@@ -22,11 +22,12 @@ def model_calls(p: Any) -> list[int]:
     return [config.total_steps(count) if config else count for count in steps]
 
 
-def upscales_only(p: Any) -> bool:
-    """Whether a hires pass is so weak that it takes no step: with some samplers it then makes no model call."""
+def may_be_empty(p: Any) -> bool:
+    """Whether the sampling pass that begins may make no model call: of a hires pass of one step, some samplers make
+    none."""
     if not getattr(p, "is_hr_pass", False):
         return False
-    return sd_samplers_common.setup_img2img_steps(p, p.hr_second_pass_steps or p.steps)[1] < 1
+    return bool(sd_samplers_common.setup_img2img_steps(p, p.hr_second_pass_steps or p.steps)[1] < 1)
 
 
 def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:

@@ -27,7 +27,7 @@ class Case:
     """What is special about a job."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    rows: Sequence[str] = ("cu",)  # of each step's calls, as the oracle is told
+    rows: Sequence[str] | Sequence[Sequence[str]] = ("cu",)  # of each step's calls, as the oracle is told
     tab: str = "txt2img"
     inside: Callable[[], AbstractContextManager[Any]] = nullcontext  # what holds in the WebUI while the jobs run
     first_term_is_kept: bool = False  # another party computes the first term of the attention: the oracle asks it

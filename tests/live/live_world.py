@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -67,6 +68,7 @@ def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World
         _write_models(models)
     else:
         models.symlink_to(condition.models, target_is_directory=True)
+    (folder / "ui-config.json").write_text("{}", encoding="utf-8")  # NegPiP reads it before the WebUI writes it
     (folder / "tmp").mkdir()  # Forge Neo's start scripts make it
     (folder / "config.json").write_text(json.dumps({**OPTIONS, **condition.options}), encoding="utf-8")
     checkpoints = models / "Stable-diffusion"
@@ -76,7 +78,7 @@ def make_world(folder: Path, webui: Path, condition: Condition = USUAL) -> World
         other_checkpoint=tiny_checkpoint(checkpoints, OTHER),
         adapters=models / "ControlNet",
         encoder=models / "clip_vision" / "tiny",
-        extensions=_link_extensions(folder / "extensions", webui / "extensions", condition),
+        extensions=_link_extensions(folder / "extensions", [webui / "extensions", *further_extensions()], condition),
     )
 
 
@@ -99,11 +101,18 @@ def _write_extras(models: Path) -> None:
     write_tiny_vae(models / "VAE" / "tiny-vae.safetensors", seed=5)
 
 
-def _link_extensions(own: Path, theirs: Path, condition: Condition) -> tuple[str, ...]:
-    """Link this project, and what the WebUI has of the extensions that are wanted; tell their names."""
+def further_extensions() -> list[Path]:
+    """Folders with extensions besides the WebUI's own: WEBUI_EXTENSIONS, several as in PATH."""
+    named = os.environ.get("WEBUI_EXTENSIONS", "").split(os.pathsep)
+    return [Path(folder).expanduser().resolve() for folder in named if folder]
+
+
+def _link_extensions(own: Path, folders: list[Path], condition: Condition) -> tuple[str, ...]:
+    """Link this project, and what the folders have of the extensions that are wanted; tell their names."""
     own.mkdir(parents=True)
     (own / condition.own_name).symlink_to(PROJECT, target_is_directory=True)
-    found = [path for pattern in condition.extensions for path in sorted(theirs.glob(pattern)) if path.is_dir()]
+    places = [(folder, pattern) for pattern in condition.extensions for folder in folders]
+    found = [path for folder, pattern in places for path in sorted(folder.glob(pattern)) if path.is_dir()]
     for path in found:
         (own / path.name).symlink_to(path.resolve(), target_is_directory=True)
     return tuple(path.name for path in found)

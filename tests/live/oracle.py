@@ -76,12 +76,13 @@ class Layer:
 @dataclass
 class Oracle:
     """Counts passes and calls of the UNet. `rows` tells each step's calls: "cu" is one call with a conditional and an
-    unconditional row, "cc uu" is two calls of two rows. When there are more steps, it starts over.
+    unconditional row, "cc uu" is two calls of two rows. When there are more steps, it starts over. Where passes differ,
+    there are such rows for each of them.
 
     With `keep_first_term` the first term is what the module makes by itself, under whatever another extension has put
     into it: to_out is linear, so to_out(first + second) = to_out(first) + to_out(second) − to_out(0)."""
 
-    rows: Sequence[str]
+    rows: Sequence[str] | Sequence[Sequence[str]]
     keep_first_term: bool = False
     layers: dict[str, list[Layer]] = field(default_factory=dict)
     pass_number: int = -1
@@ -89,7 +90,8 @@ class Oracle:
 
     def begin_pass(self) -> None:
         self.pass_number += 1
-        self.calls = ((step, call) for step, calls in enumerate(cycle(self.rows)) for call in calls.split())
+        rows = self.rows if isinstance(self.rows[0], str) else self.rows[self.pass_number]
+        self.calls = ((step, call) for step, calls in enumerate(cycle(rows)) for call in calls.split())
 
     @contextmanager
     def call(self, unet: nn.Module, batch: int) -> Iterator[None]:
@@ -139,7 +141,11 @@ def _added(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
 
 @contextmanager
 def styling(
-    world: World, units: Sequence[Styling], rows: Sequence[str], *, keep_first_term: bool = False
+    world: World,
+    units: Sequence[Styling],
+    rows: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    keep_first_term: bool = False,
 ) -> Iterator[None]:
     """Every job inside is styled by the formula. (In a fork the rows are found out: oracle_forks.py.)"""
     from modules.sd_samplers_common import Sampler

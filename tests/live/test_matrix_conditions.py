@@ -12,6 +12,7 @@ from live_report import ROWS
 
 EVERYWHERE = "test_everywhere.py"
 CONTROLNET = "*controlnet*"
+PARTING = ("*negpip*", "*regional-prompter*")
 NEIGHBOURS = ("*freeu*", "*dynamic-thresholding*", "*multidiffusion*", "*regional-prompter*", "*incantations*")
 
 # How the WebUI computes on a GPU: as it chooses by itself, and as its flags and settings let people choose.
@@ -85,6 +86,11 @@ def test_the_matrix_on_a_gpu(under, part):
 def test_beside_neighbours(under):
     """All of them installed, and one after the other switched on."""
     under(Condition(extensions=(CONTROLNET, *NEIGHBOURS)), "all neighbours installed", "test_neighbours.py")
+
+
+@pytest.mark.matrix("neighbours")
+def test_beside_those_that_compute_rows_apart(under):
+    under(Condition(extensions=PARTING), "NegPiP and Regional Prompter installed", "test_neighbours_rows.py")
 
 
 @pytest.mark.matrix("neighbours")

@@ -45,6 +45,7 @@ IN_ORDER = {
     "unequal": [slice(0, 1), slice(1, 4)],
     "three": [slice(0, 1), slice(1, 2), slice(2, 4)],
     "row by row": [slice(row, row + 1) for row in range(4)],
+    "all and none": [slice(0, 4), slice(4, 4)],
     "all at once, twice": [slice(0, 4), slice(0, 4)],
 }
 IN_ANY_ORDER = {

@@ -183,7 +183,7 @@ def test_inside_a_call_the_host_gets_its_own_kind_of_error(attn2: nn.Module) -> 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5])
 def test_a_pass_of_due_calls_without_any_style_is_an_error_in_the_end(progress: float) -> None:
-    call = ModelCall(progress=progress, windows=(Window(0.5, 1),))
+    call = ModelCall(progress=progress, is_due=Window(0.5, 1).contains)
     call.start()
     call.begin((True, False), 2)
     call.begin(None, 2)
