@@ -20,11 +20,11 @@ from ..units.unit import StyleUnit
 from .content import cosines
 from .embedding import Embedder
 from .host import Host
+from .names import fingerprint
 from .patch_head import PatchHead, read_patch_head
 from .pictures import Picture, read_picture
 from .plans import ReferencePlan, plan_reference
 from .removal import Leak, Reference, auto_scales, content_phrases, leaks, read_reference
-from .store import fingerprint
 from .vocabulary import best_words, vocabulary, vocabulary_embeds
 
 KEPT_PICTURES = 4  # decoded pictures that stay in memory while somebody moves sliders

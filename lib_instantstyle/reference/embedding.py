@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,27 +17,37 @@ from ..files.image_encoders import EncoderInfo, Feature, ImageEncoder
 from ..files.text_towers import TextTower, TextTowerInfo, tokenizer_beside
 from ..units.errors import IncompatibleModelError, TextTowerNotFoundError
 from .host import Host
+from .names import embeds_key, encoder_name, text_key, tower_name, words_key
 from .pictures import Picture
-from .store import embeds_key, text_key, word_list_key
 
 GREY = "grey"  # stands for the hash of the mid-grey picture
-BATCH = 32  # texts encoded between two words about how far it is
+BATCH = 48  # texts encoded at once, and kept together of a long list: one or two seconds' work of a busy CPU
 
 log = logging.getLogger("InstantStyle")
 
 Found = TypeVar("Found")
+Encode = Callable[[Sequence[str]], Tensor]  # texts → (texts, width)
 Done = Callable[[float], object]  # hears which share of a long work is done, 0..1
 
 
-@dataclass(frozen=True)
 class Embedder:
-    """Embeddings from the host's store, or from models that are loaded for as long as it takes."""
+    """Embeddings from the host's store, or from models that are loaded for as long as it takes.
 
-    host: Host
+    It looks at each file once in its life to name what is read by it, so it should not be kept: files change.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._encoders: dict[Path, str] = {}
+        self._towers: dict[Path, str] = {}
 
     def images(self, wanted: Sequence[tuple[Picture | None, Feature]], info: EncoderInfo) -> list[Tensor]:
-        """(1, width) or (1, tokens, width) for each picture, None being the mid-grey one; one loading for all."""
-        keys = [embeds_key(picture.hash if picture else GREY, info, of) for picture, of in wanted]
+        """(1, width) or (1, tokens, width) for each picture, None being the mid-grey one; one loading for all.
+
+        The pictures may let go of their pixels afterwards: they are known by their hashes.
+        """
+        name, dtype = self.encoder_name(info), self._dtype()
+        keys = [embeds_key(picture.hash if picture else GREY, name, of, dtype) for picture, of in wanted]
 
         def encode(missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
             return self._with_room(info.path.name, lambda *place: _encode(ImageEncoder(info, *place), missing))
@@ -47,10 +57,10 @@ class Embedder:
 
     def texts(self, texts: Sequence[str], tower: TextTowerInfo | None) -> Tensor:
         """(texts, width) pooled, projected embeddings; None: by the checkpoint's own tower, which is loaded anyway."""
-        name = tower or self.host.checkpoint_name(texts)
+        name = self._tower_name(texts, tower)
         if name is None:
             return self._encoded(texts, tower)
-        keys = [text_key(text, name) for text in texts]
+        keys = [text_key(text, name, self._dtype()) for text in texts]
 
         def encode(missing: Mapping[str, str]) -> dict[str, Tensor]:
             return {key: row[None] for key, row in zip(missing, self._encoded(list(missing.values()), tower))}
@@ -58,27 +68,44 @@ class Embedder:
         found = self._stored(dict(zip(keys, texts)), encode)
         return torch.cat([found[key] for key in keys])
 
-    def word_list(self, words: Sequence[str], tower: TextTowerInfo | None, done: Done) -> Tensor:
-        """As `texts`, kept as a whole and encoded batch by batch; `done` hears the share of words after each."""
-        name = tower or self.host.checkpoint_name(words)
-        key = word_list_key(words, name) if name else None
-        kept = self.host.embed_store.get(key) if key else None
-        if kept is not None and len(kept) == len(words):
-            return kept
-        embeds = self._encoded(words, tower, done)
-        if key:
-            self.host.embed_store.put(key, embeds)
-        return embeds
+    def word_list(
+        self, words: Sequence[str], tower: TextTowerInfo | None, done: Done, until: Callable[[], bool] = lambda: False
+    ) -> Tensor | None:
+        """As `texts` for a long list, which is kept in parts: `done` hears the share of words that are there.
+
+        None when `until` said so after a part was read; the next call goes on with the next part.
+        """
+        name = self._tower_name(words, tower)
+        if name is None:  # nothing can be kept
+            return self._encoded(words, tower, done)
+        store, dtype = self.host.embed_store, self._dtype()
+        parts = {words_key(part, name, dtype): part for part in _parts(words)}
+        found = {key: kept for key in parts if (kept := store.get(key)) is not None}
+
+        def read(encode: Encode) -> None:
+            for key in [key for key in parts if key not in found]:
+                found[key] = encode(parts[key])
+                store.put(key, found[key])
+                done(len(found) / len(parts))
+                if until():
+                    return
+
+        if len(found) < len(parts):
+            self._read_by(tower, read)
+        return torch.cat([found[key] for key in parts]) if len(found) == len(parts) else None
 
     def unkept_image(self, picture: Picture, info: EncoderInfo, feature: Feature) -> Tensor:
         """(1, width) or (1, tokens, width) for a picture that is seen once, and leaves nothing in the store."""
         return self._with_room(info.path.name, lambda *place: ImageEncoder(info, *place).encode(picture.image, feature))
 
     def _encoded(self, texts: Sequence[str], tower: TextTowerInfo | None, done: Done = lambda share: None) -> Tensor:
+        return self._read_by(tower, lambda encode: _in_batches(encode, texts, done))
+
+    def _read_by(self, tower: TextTowerInfo | None, work: Callable[[Encode], Found]) -> Found:
+        """Work with what encodes texts, loaded once."""
         if tower is None:
-            return _in_batches(self._by_the_checkpoint, texts, done)
-        name = tower.path.name
-        return self._with_room(name, lambda *place: _in_batches(self._loaded(tower, *place).encode, texts, done))
+            return work(self._by_the_checkpoint)
+        return self._with_room(tower.path.name, lambda *place: work(self._loaded(tower, *place).encode))
 
     def _by_the_checkpoint(self, texts: Sequence[str]) -> Tensor:
         embeds = self.host.checkpoint_text_embeds(texts)
@@ -102,6 +129,22 @@ class Embedder:
                 found[key] = embeds
         return found
 
+    def encoder_name(self, encoder: EncoderInfo) -> str:
+        """Changes with the encoder's file and config, as far as it was seen when first asked about."""
+        if encoder.path not in self._encoders:
+            self._encoders[encoder.path] = encoder_name(encoder)
+        return self._encoders[encoder.path]
+
+    def _tower_name(self, texts: Sequence[str], tower: TextTowerInfo | None) -> str | None:
+        if tower is None:
+            return self.host.checkpoint_name(texts)
+        if tower.path not in self._towers:
+            self._towers[tower.path] = tower_name(tower)
+        return self._towers[tower.path]
+
+    def _dtype(self) -> torch.dtype:
+        return self.host.encoder_device()[1]
+
     def _with_room(self, name: str, work: Callable[[torch.device, torch.dtype], Found]) -> Found:
         """Work with a model on the host's device, or on the CPU where that is too small."""
         try:
@@ -122,11 +165,15 @@ class Embedder:
         return TextTower(tower, tokenize, device, dtype)
 
 
-def _in_batches(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str], done: Done) -> Tensor:
+def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
+    return [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
+
+
+def _in_batches(encode: Encode, texts: Sequence[str], done: Done) -> Tensor:
     found = []
-    for at in range(0, len(texts), BATCH):
-        found.append(encode(texts[at : at + BATCH]))
-        done(min(at + BATCH, len(texts)) / len(texts))
+    for part in _parts(texts):
+        found.append(encode(part))
+        done(len(found) * BATCH / len(texts))
     return torch.cat(found)
 
 

@@ -18,10 +18,10 @@ from ..units.phrases import PROBES, Phrase, parse_phrases
 from ..units.unit import StyleUnit
 from .content import Content, auto_scale, cosines, remove, renormalised
 from .embedding import Embedder
+from .names import fingerprint
 from .patch_content import PATCH_METHOD, PatchRemoval, remove_from_patches
 from .patch_head import PatchHead, read_patch_head
 from .plans import ReferencePlan
-from .store import fingerprint
 
 
 @dataclass(frozen=True, eq=False)

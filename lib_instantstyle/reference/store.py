@@ -11,118 +11,72 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files.image_encoders import EncoderInfo, Feature
-from ..files.tensor_files import whole_of
-from ..files.text_towers import TextTowerInfo
 from ..files.whole_files import write_whole
-from ..units.errors import CheckpointError, PictureError
+from ..units.errors import PictureError
 from .pictures import Picture, read_kept
 
 MEMORY_ENTRIES = 64
 EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
 PICTURES_BYTES = 1 << 30
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")  # beside a text tower: they decide what it reads
-_EDGE = 1 << 20  # bytes hashed at either end of an encoder file
-_SAMPLES, _SAMPLE = 32, 1 << 12  # places in between, and bytes hashed at each
+KEPT_SHARE = 7 / 8  # of its limit that a folder still holds after tidying, so that not every write has to tidy
 
 log = logging.getLogger("InstantStyle")
 
 
-def fingerprint(path: Path, *, lasting: bool = True) -> str:
-    """A short hash that changes when a big file does: its size, its time, its first and last megabyte, and samples.
+class Folder:
+    """A folder of a cache that may hold `limit` bytes. It is listed once, and whenever a process has filled it."""
 
-    Not `lasting`, it changes whenever anybody has touched the file, which is no reason to forget what is kept on disk.
-    Raises CheckpointError when the file is gone.
-    """
-    return _digest(path, _lasting_stamp if lasting else _passing_stamp)
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self._limit = limit
+        self._held: int | None = None  # bytes, as far as this process knows; None: it has not looked yet
+
+    def write(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Write a file in it whole or not at all, and tidy when it is full; a failure is logged and forgotten."""
+        try:
+            write_whole(path, write, alone=False)
+            written = path.stat().st_size
+        except (OSError, SafetensorError) as error:
+            log.warning("%s could not be kept: %s", path.name, error)
+            return
+        if self._held is None:
+            self._held = prune(self.path, self._limit)
+        else:
+            self._held += written
+        if self._held > self._limit:
+            self._held = prune(self.path, int(self._limit * KEPT_SHARE))
 
 
-def _lasting_stamp(stat: os.stat_result) -> str:
-    return f":{stat.st_mtime_ns}"
-
-
-def _passing_stamp(stat: os.stat_result) -> str:
-    return f":{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
-
-
-def sampled_content(path: Path) -> str:
-    """The same for every copy of a file: a short hash of what `fingerprint` looks at, but its time.
-
-    Raises CheckpointError when the file is gone.
-    """
-    return _digest(path, lambda _: "")
-
-
-def _digest(path: Path, stamp: Callable[[os.stat_result], str]) -> str:
-    digest = hashlib.sha256()
+def prune(folder: Path, limit: int) -> int:
+    """Delete the files used longest ago until the folder holds at most `limit` bytes; how many it holds then."""
+    held = seen = 0
     try:
-        for part in whole_of(path):
-            _digest_file(digest, part, stamp)
+        stats = [(path, path.stat()) for path in folder.iterdir() if path.is_file()]
+        for path, stat in sorted(stats, key=lambda one: one[1].st_mtime, reverse=True):
+            seen += stat.st_size
+            if seen > limit:
+                path.unlink(missing_ok=True)
+            else:
+                held = seen
     except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read any more ({error.strerror}). Refresh the list.") from None
-    return digest.hexdigest()[:16]
-
-
-def _digest_file(digest: Any, path: Path, stamp: Callable[[os.stat_result], str]) -> None:
-    stat = path.stat()
-    digest.update(f"{stat.st_size}{stamp(stat)}".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_EDGE))
-        for place in range(1, _SAMPLES + 1):
-            file.seek(stat.st_size * place // (_SAMPLES + 1))
-            digest.update(file.read(_SAMPLE))
-        file.seek(max(stat.st_size - _EDGE, 0))
-        digest.update(file.read(_EDGE))
-
-
-def embeds_key(picture_hash: str, encoder: EncoderInfo, feature: Feature) -> str:
-    """Names an embedding by what it was made of."""
-    return f"{picture_hash}-{encoder_name(encoder)}-{feature.kind}"
-
-
-def encoder_name(encoder: EncoderInfo) -> str:
-    """Changes with an encoder's file and with the config beside it."""
-    return f"{fingerprint(encoder.path)}-{_short_hash(repr(encoder.config))[:8]}"
-
-
-def text_key(text: str, tower: TextTowerInfo | str) -> str:
-    """Names a text's embedding by what it was made of. `tower`: a file's, or a name for the checkpoint's own."""
-    return f"text-{_short_hash(text)}-{tower_name(tower)}"
-
-
-def word_list_key(words: Sequence[str], tower: TextTowerInfo | str) -> str:
-    """Names the embeddings of a whole list by what they were made of."""
-    return f"words-{_short_hash(chr(10).join(words))}-{tower_name(tower)}"
-
-
-def tower_name(tower: TextTowerInfo | str) -> str:
-    """Changes with a text tower's file, with the config and with the tokenizer beside it; of a name, the name."""
-    if isinstance(tower, str):
-        return tower
-    beside = [tower.path.with_name(name) for name in TOKENIZER_FILES]
-    words = [fingerprint(path) for path in beside if path.is_file()]
-    return f"{fingerprint(tower.path)}-{_short_hash(repr((tower.config, words)))[:8]}"
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+        log.warning("The cache folder %s could not be tidied: %s", folder, error)
+    return held
 
 
 class EmbedStore:
     """Embeddings by key, the last few in memory, more on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = Folder(folder, EMBEDS_BYTES)
         self._recent: OrderedDict[str, Tensor] = OrderedDict()
 
     def get(self, key: str) -> Tensor | None:
@@ -137,8 +91,7 @@ class EmbedStore:
         """Keep `embeds` under `key`."""
         self._remember(key, embeds)
         kept, seal = {"embeds": embeds.contiguous()}, {"seal": _seal(key, embeds)}
-        write_quietly(self._path(key), lambda path: save_file(kept, str(path), seal))
-        prune(self._folder, EMBEDS_BYTES)
+        self._folder.write(self._path(key), lambda path: save_file(kept, str(path), seal))
 
     def _remember(self, key: str, embeds: Tensor) -> None:
         self._recent[key] = embeds
@@ -159,7 +112,7 @@ class EmbedStore:
         return embeds
 
     def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.safetensors"
+        return self._folder.path / f"{key}.safetensors"
 
 
 def _seal(key: str, embeds: Tensor) -> str:
@@ -184,17 +137,16 @@ class PictureStore:
     """Reference pictures that were used on this machine, so that an infotext can bring them back."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = Folder(folder, PICTURES_BYTES)
 
     def put(self, picture: Picture) -> None:
         """Keep a picture, losslessly."""
-        path = self._folder / f"{picture.hash}.png"
+        path = self._folder.path / f"{picture.hash}.png"
         if path.is_file():
             with suppress(OSError):
                 os.utime(path)  # used just now, so pruned last
             return
-        write_quietly(path, lambda target: picture.image.save(target, "PNG", compress_level=1))
-        prune(self._folder, PICTURES_BYTES)
+        self._folder.write(path, lambda target: picture.image.save(target, "PNG", compress_level=1))
 
     def get(self, picture_hash: str) -> Image.Image | None:
         """The picture of that hash, or None when it was never used here, is gone, or is not the same any more."""
@@ -211,30 +163,5 @@ class PictureStore:
 
     def path(self, picture_hash: str) -> Path | None:
         """The file that keeps the picture of that hash, or None."""
-        path = self._folder / f"{picture_hash}.png"
+        path = self._folder.path / f"{picture_hash}.png"
         return path if re.fullmatch(r"[0-9a-f]{32}", picture_hash) and path.is_file() else None
-
-
-def write_quietly(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all; a failure is logged and forgotten."""
-    try:
-        write_whole(path, write, alone=False)
-    except (OSError, SafetensorError) as error:
-        log.warning("%s could not be kept: %s", path.name, error)
-
-
-def prune(folder: Path, limit: int) -> None:
-    """Delete the files used longest ago until the folder holds at most `limit` bytes."""
-    try:
-        newest_first = sorted(_files(folder), key=lambda file: -file.stat().st_mtime)
-        total = 0
-        for file in newest_first:
-            total += file.stat().st_size
-            if total > limit:
-                file.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("The cache folder %s could not be tidied: %s", folder, error)
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.iterdir() if path.is_file())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..files.tensor_files import SUFFIXES
-from ..reference.store import fingerprint, sampled_content
+from ..reference.names import fingerprint, sampled_content
 from .models import Checkpoint, description_of
 
 _TEXT = (".json", ".txt")  # configurations and tokenizers

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ..files.adapters import Adapter
 from ..reference.embedding import Embedder
 from ..reference.host import Host
+from ..reference.names import fingerprint
 from ..reference.plans import UnitPlan as UnitPlan  # where hosts look for it
 from ..reference.plans import content_tower, read_pictures
 from ..reference.removal import read_reference
-from ..reference.store import fingerprint
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
 from ..units.routing import route, route_pushes

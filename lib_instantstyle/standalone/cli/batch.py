@@ -16,8 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...files.image_encoders import EncoderInfo
 from ...files.whole_files import write_whole
+from ...reference.names import encoder_name, fingerprint, tower_name
 from ...reference.pictures import content_hash, read_picture
-from ...reference.store import encoder_name, fingerprint, tower_name
 from ...units.errors import TextTowerNotFoundError
 from .. import Job, StandaloneHost
 from ..model_identity import PARTS, described, description_identity, identity

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...reference.store import fingerprint
+from ...reference.names import fingerprint
 from ...units.errors import InstantStyleError, PictureError
 from ..model_identity import identity
 from .batches import Examples, drawn_caption

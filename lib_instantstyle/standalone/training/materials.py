@@ -12,7 +12,7 @@ import torch
 
 from ...files.adapters import AdapterInfo, inspect_adapter
 from ...files.image_encoders import EncoderInfo, Feature
-from ...reference.store import sampled_content
+from ...reference.names import sampled_content
 from ...units.blocks import Layer, attention_layers
 from ...units.errors import AdapterNotFoundError, InstantStyleError
 from ..model_identity import content_identity, description_identity

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models, sd_unet, shared
 
 from ...files.text_towers import Tokenizer
-from ...reference.store import fingerprint
+from ...reference.names import fingerprint
 from ...units.errors import CheckpointError, IncompatibleModelError
 from .texts import inversions_in, literally, unnoted
 from .webui_host import ROW_MARK, ReadCall, WebUIHost, marks_in
