@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib_instantstyle.files.image_encoders import inspect_encoder
-from lib_instantstyle.reference.content import Content, remove
-from lib_instantstyle.reference.patch_content import PATCH_METHODS, PatchRemoval, remove_from_patches
-from lib_instantstyle.reference.patch_head import PatchHead, read_patch_head
+from lib_instantstyle.reference.content import Content, cosines, remove
+from lib_instantstyle.reference.patches import PatchHead, read_patch_head, remove_from_patches
 
 from .world.clip import pixel_values, trained_towers
 from .world.dataset import pictures, scenes
@@ -32,6 +31,9 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNRELATED = 3  # subjects that are not in the picture, as text unrelated to it
 SUBJECT, STYLE = (0,), (3, 4)  # columns of labels
 TOKENS = 4  # queries of a probe
+THRESHOLD = 1.0  # standard deviations above a picture's mean at which a token is half content
+SHARPNESS = 4.0  # per standard deviation
+FLAT = 1e-4  # spread of cosines below which a picture's tokens do not differ
 
 
 class Probe(nn.Module):
@@ -93,12 +95,36 @@ def measure(bench: Bench, pooled_probe: Probe, patch_probe: Probe) -> Iterator[P
         for scale in SCALES:
             after = _each(bench, lambda i, content, m=method, s=scale: remove(m, bench.pooled[i], content, s))
             yield _point("pooled", method, scale, pooled_probe(after[:, None]), bench.truth)
-    for name in PATCH_METHODS:
-        for method in ("project", "auto") if name == "pull" else ("project",):
-            for scale in SCALES:
-                after = _each(bench, lambda i, c, n=name, m=method, s=scale: _patched(bench, i, c, n, m, s))
-                label = f"{name} ({method})" if name == "pull" else name
-                yield _point("patches", label, scale, patch_probe(after), bench.truth)
+    for scale in SCALES:
+        after = _each(bench, lambda i, content, s=scale: fade(bench.hidden[i], content, s, bench.head, bench.grey))
+        yield _point("patches", "fade", scale, patch_probe(after), bench.truth)
+    for method in ("project", "auto"):
+        for scale in SCALES:
+            after = _each(
+                bench, lambda i, c, m=method, s=scale: remove_from_patches(m, bench.hidden[i], c, s, bench.head)
+            )
+            yield _point("patches", f"pull ({method})", scale, patch_probe(after), bench.truth)
+
+
+def fade(hidden: Tensor, content: Content, scale: float, head: PatchHead, grey: Tensor) -> Tensor:
+    """h' = h + m(g − h): what the library did not become, with the mid-grey picture's tokens g (1, tokens, width)."""
+    share = content_share(hidden, content, scale, head)
+    return (hidden + share[..., None] * (grey - hidden)).to(hidden.dtype)
+
+
+def content_share(hidden: Tensor, content: Content, scale: float, head: PatchHead) -> Tensor:
+    """m (n, tokens): how far each token is faded, from 0 to 1. A map of where the content is.
+
+    A token's sign of the content is its cosine with it, less its median cosine with what is unrelated, so that tokens
+    which resemble everything do not count. In standard deviations z from the picture's mean: m = s·w·sigmoid(4(z − 1)),
+    the largest over phrases, at most 1.
+    """
+    said = head.dense(hidden.float()).flatten(0, 1)  # (n·tokens, projection)
+    signs = (cosines(said, content.embeds) - content.levels(said)).unflatten(0, hidden.shape[:2])
+    deviation, mean = torch.std_mean(signs, dim=1, keepdim=True, correction=0)
+    z = (signs - mean) / deviation.clamp_min(FLAT)
+    present = content.weights * (content.embeds.norm(dim=1) > 0)
+    return (scale * present * torch.sigmoid(SHARPNESS * (z - THRESHOLD))).amax(dim=-1).clamp(0.0, 1.0)
 
 
 def _each(bench: Bench, removed) -> Tensor:
@@ -111,11 +137,6 @@ def _each(bench: Bench, removed) -> Tensor:
         for row, left in zip(rows.tolist(), removed(rows, content)):
             after[row] = left
     return torch.stack([after[row] for row in range(len(bench.truth))])
-
-
-def _patched(bench: Bench, rows: Tensor, content: Content, name: str, method: str, scale: float) -> Tensor:
-    removal = PatchRemoval(content, method, scale, bench.head, bench.grey)
-    return remove_from_patches(bench.hidden[rows], removal, name)
 
 
 @torch.no_grad()

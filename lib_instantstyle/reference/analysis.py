@@ -20,18 +20,16 @@ from ..units.unit import StyleUnit
 from .content import cosines
 from .embedding import Embedder
 from .host import Host
-from .names import fingerprint
-from .patch_head import PatchHead, read_patch_head
+from .patches import PatchHead, read_patch_head
 from .pictures import Picture, read_picture
 from .plans import ReferencePlan, plan_reference
-from .removal import Leak, Reference, auto_scales, content_phrases, leaks, read_reference
-from .vocabulary import best_words, vocabulary, vocabulary_embeds
+from .removal import How, Leak, Reference, auto_scales, content_phrases, leaks, read_reference
+from .vocabulary import best_words, vocabulary
 
-KEPT_PICTURES = 4  # decoded pictures that stay in memory while somebody moves sliders
-KEPT_PIXELS = 25_000_000  # of each; larger ones are decoded anew
+KEPT_PICTURES = 64  # hashes that stay in memory while somebody moves sliders: decoding takes longer than all else
 CHECKPOINT = "checkpoint"  # stands for the name of its own text tower
 
-Progress = Callable[[float, str], None]  # share 0..1, what is being done
+Progress = Callable[[float, str], None]  # share 0..1, what is being done; what it raises stops the work
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,21 @@ class Meter:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The names of what reads a unit's reference."""
+
+    adapter: str
+    encoder: str
+    text_tower: str | None  # None: there is none, and only pictures can be compared
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What a reference shows."""
 
     words: tuple[Word, ...]  # best first
     meter: Meter
+    parts: Parts
 
 
 @dataclass(frozen=True)
@@ -73,50 +81,58 @@ class Result:
         return ", ".join([f"style {self.style:.2f}", *content, f"prompt {self.prompt:.2f}"])
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The names of what reads a unit's reference."""
-
-    adapter: str
-    encoder: str
-    text_tower: str | None  # None: there is none, and only pictures can be compared
-
-
 class Analyst:
     """Answers about units; one for the life of a process, and for one thread at a time."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._embedder = Embedder(host)
+        self._embedder = Embedder(host)  # anew for each question: it looks at each file once
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
         self._head: tuple[str, PatchHead] | None = None  # the last one used, by its encoder's file and config
 
     def analyse(self, unit: StyleUnit, *, count: int = 24, progress: Progress | None = None) -> Analysis:
         """The best `count` words (0: the vocabulary is left alone) and the meter. Raises InstantStyleError."""
+        found = self.analyse_until(lambda: False, unit, count=count, progress=progress)
+        assert found is not None
+        return found
+
+    def analyse_until(
+        self, until: Callable[[], bool], unit: StyleUnit, *, count: int = 24, progress: Progress | None = None
+    ) -> Analysis | None:
+        """As `analyse`, or None: reading the vocabulary for the first time takes a minute, and `until` said in between
+        that it is time to pause. Whoever holds a lock lets others have it then, and asks again to go on.
+        """
         tell = progress or (lambda share, doing: None)
         tell(0.0, "Reading the reference picture")
-        meter = self.meter(unit)
-        words = self._words(unit, count, tell) if count else ()
+        self._embedder = Embedder(self._host)
+        meter, parts = self._meter(unit), self.parts(unit)
+        words = self._words(unit, count, tell, until) if count else ()
+        if words is None:
+            return None
         tell(1.0, "Done")
-        return Analysis(words, meter)
+        return Analysis(words, meter, parts)
 
     def meter(self, unit: StyleUnit) -> Meter:
         """Once the pictures are encoded, milliseconds: only texts that are new are encoded. Raises InstantStyleError.
 
         The content counts whether or not the unit's method and strength remove any of it.
         """
+        self._embedder = Embedder(self._host)
+        return self._meter(unit)
+
+    def _meter(self, unit: StyleUnit) -> Meter:
         by_auto = self._read(unit, "auto")
         asked = self._read(unit, "subtract") if unit.content_method == "subtract" else by_auto
         if asked.content is None or by_auto.content is None or not len(by_auto.content.embeds):
             return Meter((), None)
-        after = replace(asked, unit=unit).cleaned()
-        told = leaks(asked, _names(asked), asked.content.embeds, after)
+        told = leaks(asked, _names(unit), asked.content.embeds, asked.cleaned(How.of(unit)))
         return Meter(tuple(told), auto_scales(by_auto).mean().item())
 
     def read_ahead(self, units: Sequence[StyleUnit]) -> None:
         """Encode the references of many units with one adapter while the encoder is loaded. Raises
         InstantStyleError."""
-        plans = [plan_reference(self._host, unit, self._picture) for unit in units]
+        self._embedder = Embedder(self._host)
+        plans = [self._plan(unit) for unit in units]
         wanted = [(picture, plan.adapter.feature) for plan in plans for picture in plan.pictures]
         if wanted:
             self._embedder.images(wanted, plans[0].encoder)
@@ -124,7 +140,8 @@ class Analyst:
     def measure(self, unit: StyleUnit, result: Image.Image, prompt: str) -> Result:
         """What a picture made with the unit and the prompt is similar to; the encoder is let go. Raises
         InstantStyleError."""
-        plan = plan_reference(self._host, replace(unit, negative_image=()), self._picture)
+        self._embedder = Embedder(self._host)
+        plan = self._plan(replace(unit, negative_image=()))
         reference = self._reference(plan)
         seen = self._embedder.unkept_image(read_picture(result), plan.encoder, plan.joint)
         style = cosines(reference.joint(reference.cleaned()), seen).mean().item()
@@ -137,7 +154,7 @@ class Analyst:
 
     def parts(self, unit: StyleUnit) -> Parts:
         """The names of what reads the unit's reference; `checkpoint` is the checkpoint's own text tower."""
-        plan = plan_reference(self._host, unit, self._picture)
+        plan = self._plan(unit)
         return Parts(plan.adapter.name, plan.encoder.path.stem, self._tower_name(plan.encoder))
 
     def _tower_name(self, encoder: EncoderInfo) -> str | None:
@@ -147,28 +164,33 @@ class Analyst:
             return None
         return tower.name if tower else CHECKPOINT
 
-    def _words(self, unit: StyleUnit, count: int, tell: Progress) -> tuple[Word, ...]:
+    def _words(self, unit: StyleUnit, count: int, tell: Progress, until: Callable[[], bool]) -> tuple[Word, ...] | None:
         reference = self._read(replace(unit, content_prompt="", content_image=()), "auto")
         words = vocabulary()
 
         def done(share: float) -> None:
             tell(0.1 + 0.9 * share, "Reading the vocabulary, once for this text encoder")
 
-        embeds = vocabulary_embeds(self._embedder, self._tower(reference.encoder), done)
+        embeds = self._embedder.word_list(words, self._tower(reference.encoder), done, until)
+        if embeds is None:
+            return None
         best = best_words(reference.joint(reference.cond), embeds, count)
         return tuple(Word(words[row], score) for row, score in best)
 
     def _read(self, unit: StyleUnit, method: str) -> Reference:
         """The unit's reference with all its content, as it goes by `method`."""
         whole = replace(unit, content_method=method, content_scale=1.0, negative_image=())
-        return self._reference(plan_reference(self._host, whole, self._picture))
+        return self._reference(self._plan(whole))
+
+    def _plan(self, unit: StyleUnit) -> ReferencePlan:
+        return plan_reference(self._host, unit, self._host.files.adapter(unit.adapter), self._picture)
 
     def _reference(self, plan: ReferencePlan) -> Reference:
         reference = read_reference(plan, self._embedder)
         return replace(reference, kept_head=self._head_of(plan.encoder)) if reference.is_patches else reference
 
     def _head_of(self, encoder: EncoderInfo) -> PatchHead:
-        name = f"{fingerprint(encoder.path, lasting=False)} {encoder.config}"
+        name = self._embedder.encoder_name(encoder)
         if self._head is None or self._head[0] != name:
             self._head = name, read_patch_head(encoder)
         return self._head[1]
@@ -177,19 +199,18 @@ class Analyst:
         return self._host.text_tower(encoder)
 
     def _picture(self, source: str | Image.Image) -> Picture:
-        """As `read_picture`; decoding takes longer than everything else once a picture is encoded."""
+        """As `read_picture`, from memory where a text was read before."""
         if not isinstance(source, str):
             return read_picture(source)
         key = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
         picture = self._pictures.pop(key) if key in self._pictures else read_picture(source)
-        if picture.image.width * picture.image.height <= KEPT_PIXELS:
-            self._pictures[key] = picture
+        self._pictures[key] = picture
         while len(self._pictures) > KEPT_PICTURES:
             self._pictures.popitem(last=False)
         return picture
 
 
-def _names(reference: Reference) -> list[str]:
-    """What the rows of a reference's content are called."""
-    phrases = [phrase.text for phrase in content_phrases(reference.unit)]
-    return phrases + [f"picture {number}" for number, _ in enumerate(reference.unit.content_image, 1)]
+def _names(unit: StyleUnit) -> list[str]:
+    """What the rows of the content are called, as the unit's method parts it."""
+    phrases = [phrase.text for phrase in content_phrases(unit)]
+    return phrases + [f"picture {number}" for number, _ in enumerate(unit.content_image, 1)]

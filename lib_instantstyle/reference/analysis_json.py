@@ -4,12 +4,13 @@ similarities out.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ..units.errors import UnitError
 from ..units.fields import shown
 from ..units.unit import StyleUnit
-from .analysis import Analyst, Progress
+from .analysis import Analysis
 
 WORDS = "words"  # the one field beside those of a unit
 DEFAULT_WORDS, MOST_WORDS = 24, 100
@@ -20,30 +21,21 @@ def read_request(body: object) -> tuple[StyleUnit, int]:
     if not isinstance(body, dict):
         return StyleUnit.from_dict(body), 0  # says what is wrong with it
     fields = {name: value for name, value in body.items() if name != WORDS}
-    return StyleUnit.from_dict(fields), _count(body.get(WORDS, DEFAULT_WORDS))
+    return StyleUnit.from_dict(fields), _count(body.get(WORDS))
 
 
 def _count(value: object) -> int:
+    if value is None:
+        return DEFAULT_WORDS
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_WORDS:
         raise UnitError(
-            f"The number of words must be a whole number from 0 to {MOST_WORDS}, got {shown(value)}. "
-            "With 0 the vocabulary is left alone.",
+            f"must be a whole number from 0 to {MOST_WORDS}, got {shown(value)}. With 0 the vocabulary is not read.",
             WORDS,
         )
     return value
 
 
-def answer(analyst: Analyst, unit: StyleUnit, count: int, progress: Progress | None = None) -> dict[str, Any]:
+def as_json(found: Analysis) -> dict[str, Any]:
     """What the unit's reference shows, what is left of its content, and the names of what read it."""
-    found = analyst.analyse(unit, count=count, progress=progress)
-    return {
-        "words": [{"text": word.text, "score": word.score} for word in found.words],
-        "phrases": [{"text": leak.text, "before": leak.before, "after": leak.after} for leak in found.meter.phrases],
-        "auto_scale": found.meter.auto_scale,
-        **_parts(analyst, unit),
-    }
-
-
-def _parts(analyst: Analyst, unit: StyleUnit) -> dict[str, str | None]:
-    parts = analyst.parts(unit)
-    return {"adapter": parts.adapter, "encoder": parts.encoder, "text_tower": parts.text_tower}
+    words, phrases = ([asdict(one) for one in many] for many in (found.words, found.meter.phrases))
+    return {"words": words, "phrases": phrases, "auto_scale": found.meter.auto_scale, **asdict(found.parts)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _SAME = 1e-5  # relative: directions nearer to each other than this count as one
+ROWS = 1024  # pictures, or tokens, worked on at once: with 64 things 34 MB a tensor
 _FULL = 0.98  # of ‖e'‖²: more of it than this cannot be asked to lie along the content
 
 
@@ -34,10 +35,12 @@ class Content:
     def levels(self, image_embeds: Tensor) -> Tensor:
         """τ (n, k): each picture's median cosine with what is unrelated to it, float32; 0 where nothing is known."""
         nothing = image_embeds.new_zeros(len(image_embeds), dtype=torch.float32)
-        found = [
-            cosines(image_embeds, probes).median(dim=1).values if len(probes) else nothing for probes in self.unrelated
-        ]
-        return torch.stack(found, dim=1)
+        known = {id(probes): probes for probes in self.unrelated}  # phrases share theirs
+        found = {
+            name: cosines(image_embeds, probes).median(dim=1).values if len(probes) else nothing
+            for name, probes in known.items()
+        }
+        return torch.stack([found[id(probes)] for probes in self.unrelated], dim=1)
 
 
 def cosines(image_embeds: Tensor, embeds: Tensor) -> Tensor:
@@ -148,26 +151,68 @@ def _nearest_orthonormal(vectors: Tensor) -> Tensor:
 def _removal(image_embeds: Tensor, embeds: Tensor, levels: Tensor | None, weights: Tensor | None) -> Tensor:
     """d (n, width) in float64: what *auto* takes from each picture at a scale of 1.
 
-    Only things above their τ act; those that would have to be added step back, the worst first, twins together.
+    Pictures and things meet in their products alone, so all that grows with the pictures is (n, k).
     """
     (t, w), e = _present(embeds, weights), image_embeds.double()
     length = e.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    now = e @ t.mT / length  # c⁰ (n, k)
+    along = e @ t.mT  # (n, k)
+    now = along / length  # c⁰
     tau = torch.zeros_like(now) if levels is None else levels.double()
-    acting, wanted = (w > 0) & (now > tau), now - w * (now - tau)
-    amounts = _amounts(e, t, wanted, acting)
-    while (added := amounts < -1e-9 * length).any():
-        acting = acting & ~(added & (amounts <= amounts.amin(dim=1, keepdim=True) * (1 - 1e-6)))
-        amounts = _amounts(e, t, wanted, acting)
-    return amounts @ t
+    wanted = now - w * (now - tau)
+    acting = (w > 0) & (now > tau)
+    parts = zip(*(x.split(ROWS) for x in (length, along, wanted, acting)))
+    return torch.cat([_settled(t @ t.mT, *part) for part in parts]) @ t if len(along) else torch.zeros_like(e)
 
 
-def _amounts(e: Tensor, t: Tensor, wanted: Tensor, acting: Tensor) -> Tensor:
+def _settled(gram: Tensor, length: Tensor, along: Tensor, wanted: Tensor, acting: Tensor) -> Tensor:
+    """m (n, k) ≥ 0, how much of each thing goes; `length` (n, 1), `acting` (n, k): the things above their τ.
+
+    Things that would have to be added step back, the worst first, twins together; pictures that have none are settled.
+    """
+    sound, settled, rows = _is_sound(gram), torch.zeros_like(along), torch.arange(len(along))
+    inverse = _inverses(gram, acting, sound)
+    while len(rows):
+        found = _amounts(inverse, length, along, wanted, acting)
+        settled[rows] = found
+        added = found < -1e-9 * length
+        leaving = added & (found <= found.amin(dim=1, keepdim=True) * (1 - 1e-6))
+        on = added.any(dim=1)
+        rows, leaving, inverse = rows[on], leaving[on], inverse[on]
+        length, along, wanted, acting = length[on], along[on], wanted[on], acting[on] & ~leaving
+        inverse = _without(inverse, leaving) if sound else _inverses(gram, acting, sound)
+    return settled
+
+
+def _amounts(inverse: Tensor, length: Tensor, along: Tensor, wanted: Tensor, acting: Tensor) -> Tensor:
     """m (n, k), 0 for things that do not act, such that e − mT̂ has the cosines `wanted` (n, k) with those that do."""
-    both = acting[:, :, None] & acting[:, None, :]
-    inverse = torch.linalg.pinv(t @ t.mT * both, rtol=_SAME, hermitian=True)  # (n, k, k)
-    along, wanted = (e @ t.mT * acting)[:, None], (wanted * acting)[:, None]  # (n, 1, k)
-    rest = (e * e).sum(dim=1)[:, None, None] - along @ inverse @ along.mT  # ‖r‖² (n, 1, 1)
+    along, wanted = (along * acting)[:, None], (wanted * acting)[:, None]  # (n, 1, k)
+    rest = length[:, None] ** 2 - along @ inverse @ along.mT  # ‖r‖² (n, 1, 1)
     full = (wanted @ inverse @ wanted.mT).clamp(0.0, _FULL)
-    length = (rest.clamp_min(0.0) / (1 - full)).sqrt()  # ‖e'‖
-    return ((along - length * wanted) @ inverse)[:, 0] * acting
+    after = (rest.clamp_min(0.0) / (1 - full)).sqrt()  # ‖e'‖
+    return ((along - after * wanted) @ inverse)[:, 0] * acting
+
+
+def _is_sound(gram: Tensor) -> bool:
+    """Whether the things that are there are independent; then so are any of them (Cauchy's interlacing)."""
+    there = gram.diagonal() > 0.5
+    squares = torch.linalg.eigvalsh(gram[there][:, there])
+    return not len(squares) or bool(squares[0] > _SAME * squares[-1])
+
+
+def _inverses(gram: Tensor, acting: Tensor, sound: bool) -> Tensor:
+    """G⁻¹ of the acting things alone, zero elsewhere: (n, k, k). Where they are not independent, the pseudo-inverse."""
+    both = acting[:, :, None] & acting[:, None, :]
+    if not sound:
+        return torch.linalg.pinv(gram * both, rtol=_SAME, hermitian=True)
+    return torch.linalg.inv(gram * both + torch.diag_embed((~acting).double())) * both
+
+
+def _without(inverse: Tensor, leaving: Tensor) -> Tensor:
+    """The inverse once things leave: A − aⱼaⱼᵀ/aⱼⱼ for each, the Schur complement. (n, k, k), (n, k) → (n, k, k)."""
+    for one in range(int(leaving.sum(dim=1).max())) if len(leaving) else ():
+        j = leaving.int().cumsum(dim=1).eq(one + 1).int().argmax(dim=1)  # of each picture the next that leaves
+        column = inverse.gather(2, j[:, None, None].expand(-1, inverse.shape[1], 1))  # (n, k, 1)
+        pivot = column.gather(1, j[:, None, None])
+        is_left = leaving.sum(dim=1)[:, None, None] > one
+        inverse = inverse - torch.where(is_left, column @ column.mT / pivot.clamp_min(1e-300), 0.0)
+    return inverse

@@ -80,7 +80,8 @@ class Embedder:
             return self._encoded(words, tower, done)
         store, dtype = self.host.embed_store, self._dtype()
         parts = {words_key(part, name, dtype): part for part in _parts(words)}
-        found = {key: kept for key in parts if (kept := store.get(key)) is not None}
+        kept = {key: store.get(key) for key in parts}
+        found = {key: one for key, one in kept.items() if one is not None and len(one) == len(parts[key])}
 
         def read(encode: Encode) -> None:
             for key in [key for key in parts if key not in found]:

@@ -9,10 +9,11 @@ import base64
 import binascii
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,24 +22,43 @@ from ..units.errors import PictureError
 from ..units.fields import shown
 
 MAX_PIXELS = 100_000_000  # of one picture, 10,000 × 10,000; more is a decompression bomb rather than a reference
+MARK = 64  # characters among which a data URL says that it is one
+URL_ALPHABET = str.maketrans("-_", "+/")  # RFC 4648 §5, to the plain one
 WHITE = (255, 255, 255, 255)
 # Pillow's names of the formats that are read, where installed. The rest stays shut: PostScript starts an interpreter.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heif", ".heic", ".gif", ".bmp", ".tif", ".tiff")  # likewise
 
 
-@dataclass(frozen=True, eq=False)
 class Picture:
-    """A reference picture, upright and in RGB."""
+    """A reference picture, upright and in RGB. Known by its hash, it can let go of its pixels and read them anew."""
 
-    image: Image.Image
-    hash: str  # 32 hex digits of the SHA-256 over size and RGB pixels
+    def __init__(self, source: str | Image.Image) -> None:
+        """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
+        self._source = source
+        self._image: Image.Image | None = _upright(_opened(source))
+        self.size: tuple[int, int] = self._image.size
+        self.hash = content_hash(self._image)  # 32 hex digits of the SHA-256 over size and RGB pixels
+
+    @property
+    def image(self) -> Image.Image:
+        """The pixels. Raises PictureError when they were let go and the source, a PIL image, was closed since."""
+        if self._image is None:
+            self._image = _upright(_opened(self._source))
+        return self._image
+
+    def let_go(self) -> None:
+        """Keep no pixels: a picture of 24 megapixels takes 72 MB, and is no longer needed once it is encoded."""
+        self._image = None
 
 
 def read_picture(source: str | Image.Image) -> Picture:
     """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
-    upright = _upright(_open(_bytes_of(source)) if isinstance(source, str) else source)
-    return Picture(upright, content_hash(upright))
+    return Picture(source)
+
+
+def _opened(source: str | Image.Image) -> Image.Image:
+    return _open(_bytes_of(source)) if isinstance(source, str) else source
 
 
 def decode_picture(data: bytes) -> Image.Image:
@@ -46,14 +66,13 @@ def decode_picture(data: bytes) -> Image.Image:
     return _upright(_open(data))
 
 
-def read_kept(path: Path) -> Picture:
+def read_kept(path: Path) -> Image.Image:
     """A picture that was kept on this machine, as PNG. Raises PictureError when it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise PictureError(f"{path.name} cannot be read ({error.strerror}).") from None
-    upright = _upright(_open(data, ("PNG",)))
-    return Picture(upright, content_hash(upright))
+    return _upright(_open(data, ("PNG",)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -83,20 +102,41 @@ def _open(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
         ) from None
     except Exception:  # as above
         raise PictureError(
-            f"The data is no picture that can be read ({len(data)} bytes). Send PNG, JPEG, WebP or the like.", "image"
+            f"The data is not a readable picture ({_kind_of(data)}, {len(data)} bytes). "
+            "Send PNG, JPEG, WebP or the like.",
+            "image",
         ) from None
+
+
+def _kind_of(data: bytes) -> str:
+    """What data that is not a picture looks like, for people who look for their mistake."""
+    kinds = {b"<svg": "an SVG drawing", b"<!doc": "a web page", b"<html": "a web page", b"{": "JSON", b"%pdf": "a PDF"}
+    start = data[:200].lstrip().lower()
+    if start.startswith(b"<?xml"):
+        return "an SVG drawing" if b"<svg" in start else "XML"
+    return next((kind for mark, kind in kinds.items() if start.startswith(mark)), "unknown" if data else "empty")
 
 
 def _bytes_of(text: str) -> bytes:
-    payload = text.partition(",")[2] if text.startswith("data:") else text
+    """The bytes in base64 text as clients write it: with white space or line breaks, percent-encoded, in the alphabet
+    for URLs, without padding. All of these are unambiguous. Raises PictureError naming the cause for anything else.
+    """
+    payload = text.partition(",")[2] if text[:MARK].lstrip()[:5].lower() == "data:" else text
+    payload = "".join(payload.split())
+    if "%" in payload:
+        payload = "".join(unquote(payload).split())
+    payload = payload.translate(URL_ALPHABET).rstrip("=")
     try:
-        return base64.b64decode("".join(payload.split()), validate=True)
+        return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise PictureError(
-            f"A picture must be sent as base64 text or a data URL, got {shown(text)}. "
-            "Paths and links are never opened.",
-            "image",
-        ) from None
+        raise PictureError(f"{_why_not_base64(text, payload)} Paths and links are never opened.", "image") from None
+
+
+def _why_not_base64(text: str, payload: str) -> str:
+    rule = f"A picture must be sent as base64 text or a data URL, got {shown(text)}."
+    if stranger := re.search(r"[^A-Za-z0-9+/]", payload):
+        return f"{rule} {stranger[0]!r} is not a base64 character."
+    return f"{rule} It was cut short: base64 never has {len(payload)} characters."
 
 
 def flatten(image: Image.Image) -> Image.Image:

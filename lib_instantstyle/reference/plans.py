@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from PIL import Image
@@ -27,7 +28,7 @@ class ReferencePlan:
     """What it takes to read a unit's pictures and words, found and checked; nothing is loaded yet."""
 
     unit: StyleUnit
-    read: dict[str, tuple[Picture, ...]]  # by the names of PICTURE_FIELDS
+    read: Mapping[str, tuple[Picture, ...]]  # by the names of PICTURE_FIELDS
     adapter: AdapterInfo
     encoder: EncoderInfo
     text_tower: TextTowerInfo | None  # that reads the content prompt; None: the checkpoint's own
@@ -41,6 +42,11 @@ class ReferencePlan:
     def all_pictures(self) -> tuple[Picture, ...]:
         """The references, and the pictures to remove and to avoid."""
         return tuple(picture for name in PICTURE_FIELDS for picture in self.read[name])
+
+    def let_go(self) -> None:
+        """Keep hashes instead of pixels: what is known by its hash need not be decoded again."""
+        for picture in self.all_pictures:
+            picture.let_go()
 
     @property
     def joint(self) -> Feature:
@@ -56,18 +62,19 @@ class ReferencePlan:
 
 @dataclass(frozen=True, eq=False)
 class UnitPlan(ReferencePlan):
-    """A unit with everything it names found and checked; nothing is loaded yet."""
+    """A unit with everything it names found and checked, and where it acts; nothing is loaded yet."""
 
     number: int  # counted from 1
     scales: dict[Layer, float]  # without zeros
     pushes: dict[Layer, float]  # layers in which guidance pushes away, likewise
 
 
-def plan_reference(host: Host, unit: StyleUnit, read: Reader = read_picture) -> ReferencePlan:
-    """All that reading a unit's reference takes, whatever UNet is loaded; routing, weights and window do not matter."""
+def plan_reference(host: Host, unit: StyleUnit, adapter: AdapterInfo, read: Reader = read_picture) -> ReferencePlan:
+    """All that reading a unit's reference by `adapter` takes, whatever UNet is loaded; routing, weights and window do
+    not matter.
+    """
     unit.check_source()
     pictures = read_pictures(unit, read)
-    adapter = host.files.adapter(unit.adapter)
     encoder = host.files.encoder(adapter.feature)
     return ReferencePlan(unit, pictures, adapter, encoder, content_tower(host, unit, encoder))
 
@@ -78,10 +85,10 @@ def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tup
     pixels = 0
     for field, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
         picture = _read(source, field, read)
-        pixels += picture.image.width * picture.image.height
+        pixels += prod(picture.size)
         if pixels > MAX_UNIT_PIXELS:
             raise PictureError(
-                f"A unit's pictures may have {MAX_UNIT_PIXELS // 1_000_000} megapixels together, these have more. "
+                f"A reference's pictures may have {MAX_UNIT_PIXELS // 1_000_000} megapixels together; these have more. "
                 "Make them smaller, or give fewer.",
                 field,
             )

@@ -19,45 +19,56 @@ from ..units.unit import StyleUnit
 from .content import Content, auto_scale, cosines, remove, renormalised
 from .embedding import Embedder
 from .names import fingerprint
-from .patch_content import PATCH_METHOD, PatchRemoval, remove_from_patches
-from .patch_head import PatchHead, read_patch_head
+from .patches import PatchHead, read_patch_head, remove_from_patches
 from .plans import ReferencePlan
+
+
+@dataclass(frozen=True)
+class How:
+    """In what way content is removed, as a unit asks for it."""
+
+    method: str  # of `content`
+    strength: float
+    renorm: bool  # whether the embedding gets back the length that it had
+
+    @classmethod
+    def of(cls, unit: StyleUnit) -> How:
+        return cls(unit.content_method, unit.removal_strength, unit.content_renorm)
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A unit's pictures as the encoder gives them, and what is to go from them."""
 
-    unit: StyleUnit
     encoder: EncoderInfo
     cond: Tensor  # clip_image_embeds of n pictures: (n, width), or (n, tokens, width) of a plus adapter
     uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
+    how: How
     content: Content | None = None  # in the joint space, None when nothing is to go
-    grey: Tensor | None = None  # (1, tokens, width) of a plus adapter
     kept_head: PatchHead | None = None  # the encoder's, where somebody has it already
 
     @property
     def is_patches(self) -> bool:
         """Whether these are a plus adapter's hidden states."""
-        return self.grey is not None
+        return self.cond.dim() == 3
 
     @cached_property
     def head(self) -> PatchHead:
         """The end of the encoder, for patch features; read from the file when first asked for."""
         return self.kept_head or read_patch_head(self.encoder)
 
-    def cleaned(self, scale: float | None = None) -> Tensor:
-        """cond without the content, by the unit's method, at its scale or at another: the shape of cond."""
+    def cleaned(self, how: How | None = None) -> Tensor:
+        """cond without the content, in its own way or in another: the shape of cond."""
         if self.content is None:
             return self.cond
-        after = self._without(self.content, self.unit.removal_strength if scale is None else scale)
-        return renormalised(after, self.cond) if self.unit.content_renorm else after
+        how = how or self.how
+        after = self._without(self.content, how)
+        return renormalised(after, self.cond) if how.renorm else after
 
-    def _without(self, content: Content, scale: float) -> Tensor:
-        method = self.unit.content_method
-        if self.grey is None:
-            return remove(method, self.cond, content, scale)
-        return remove_from_patches(self.cond, PatchRemoval(content, method, scale, self.head, self.grey))
+    def _without(self, content: Content, how: How) -> Tensor:
+        if self.is_patches:
+            return remove_from_patches(how.method, self.cond, content, how.strength, self.head)
+        return remove(how.method, self.cond, content, how.strength)
 
     def joint(self, embeds: Tensor) -> Tensor:
         """cond, or what was made of it, in the joint space with text: (n, projection)."""
@@ -73,15 +84,12 @@ class Reference:
     def _settings(self) -> tuple[object, ...]:
         if self.content is None:
             return ()
-        unit, patches = self.unit, (PATCH_METHOD, fingerprint(self.encoder.path)) if self.is_patches else ()
-        return unit.content_method, unit.removal_strength, unit.content_renorm, patches
+        return self.how, fingerprint(self.encoder.path) if self.is_patches else ""
 
     def _tensors(self) -> Iterator[Tensor]:
         yield from (self.cond, self.uncond)
         if self.content is not None:
             yield from (self.content.embeds, self.content.weights, *self.content.unrelated)
-        if self.grey is not None:
-            yield self.grey
 
 
 @dataclass(frozen=True)
@@ -94,19 +102,20 @@ class Leak:
 
 
 def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
-    """Everything that the unit's pictures and words come to, encoding what is not known yet."""
+    """Everything that the unit's pictures and words come to, encoding what is not known yet. The plan's pictures let go
+    of their pixels.
+    """
     feature, removes = plan.adapter.feature, plan.unit.removes_content
     content, avoided = plan.read["content_image"] if removes else (), plan.read["negative_image"]
-    is_patches = feature.kind == "hidden"
-    wanted = [(picture, feature) for picture in (*plan.pictures, *avoided, *((None,) if is_patches else ()))]
+    grey_is_nothing = feature.kind == "hidden" and not avoided
+    wanted = [(picture, feature) for picture in (*plan.pictures, *avoided, *((None,) if grey_is_nothing else ()))]
     joint = [(picture, plan.joint) for picture in (*content, *((None,) if content else ()))]
     found = embedder.images([*wanted, *joint], plan.encoder)
+    plan.let_go()
     cond = torch.cat(found[: len(plan.pictures)])
-    grey = found[len(wanted) - 1] if is_patches else None
-    nothing = torch.zeros_like(cond[:1]) if grey is None else grey
-    uncond = found[len(plan.pictures)] if avoided else nothing
+    uncond = found[len(plan.pictures)] if avoided or grey_is_nothing else torch.zeros_like(cond[:1])
     to_go = _content(plan, embedder, found[len(wanted) :]) if removes else None
-    return Reference(plan.unit, plan.encoder, cond, uncond, to_go, grey)
+    return Reference(plan.encoder, cond, uncond, How.of(plan.unit), to_go)
 
 
 def content_phrases(unit: StyleUnit) -> tuple[Phrase, ...]:
@@ -119,7 +128,7 @@ def content_phrases(unit: StyleUnit) -> tuple[Phrase, ...]:
 def _content(plan: ReferencePlan, embedder: Embedder, pictures: Sequence[Tensor]) -> Content:
     """What is to go. `pictures`: embeddings of those to remove, then the grey one's, or nothing."""
     phrases, unit = content_phrases(plan.unit), plan.unit
-    needs_probes = bool(phrases) and (unit.content_method == "auto" or plan.adapter.feature.kind == "hidden")
+    needs_probes = bool(phrases) and unit.content_method == "auto"
     texts = [phrase.text for phrase in phrases] + list(PROBES if needs_probes else ())
     embeds = embedder.texts(texts, plan.text_tower) if texts else torch.zeros(0, plan.joint.width)
     weights = torch.tensor([phrase.weight for phrase in phrases])
@@ -137,7 +146,7 @@ def _seen(pictures: Sequence[Tensor], unit: StyleUnit) -> Content:
 def leaks(reference: Reference, texts: Sequence[str], embeds: Tensor, after: Tensor | None = None) -> list[Leak]:
     """Each text's similarity to the reference before and after removal; `embeds` (texts, projection) are the texts'.
 
-    `after` has the shape of `reference.cond`; the unit's own removal if not given. Nothing is encoded.
+    `after` has the shape of `reference.cond`; the reference's own removal if not given. Nothing is encoded.
     """
     cleaned = reference.cleaned() if after is None else after
     before, left = (cosines(reference.joint(x), embeds).mean(dim=0).tolist() for x in (reference.cond, cleaned))

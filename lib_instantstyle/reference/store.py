@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..files.whole_files import write_whole
 from ..units.errors import PictureError
-from .pictures import Picture, read_kept
+from .pictures import Picture, content_hash, read_kept
 
 MEMORY_ENTRIES = 64
 EMBEDS_BYTES = 256 << 20  # of embeddings on disk: 190 pictures of a plus adapter, 50,000 of a base one
@@ -155,8 +155,8 @@ class PictureStore:
             return None
         with suppress(PictureError):
             found = read_kept(path)
-            if found.hash == picture_hash:
-                return found.image
+            if content_hash(found) == picture_hash:
+                return found
         with suppress(OSError):
             path.unlink()  # damaged; kept anew when it is used next
         return None

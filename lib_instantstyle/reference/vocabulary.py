@@ -1,4 +1,4 @@
-"""The shipped words that a reference is compared with, their embeddings, and which of them a picture shows most."""
+"""The shipped words that a reference is compared with, and which of them a picture shows most."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 from torch.nn.functional import normalize
-
-from ..files.text_towers import TextTowerInfo
-from .embedding import Done, Embedder
 
 FILE = Path(__file__).with_name("vocabulary.txt")
 SAME = 0.9  # cosine of two words' embeddings above which the second says nothing new
@@ -27,11 +24,6 @@ def read_words(text: str) -> tuple[str, ...]:
     lines = [line.partition("#")[0] for line in text.splitlines()]
     words = [word.strip() for line in lines for word in line.rpartition(":")[2].split(",")]
     return tuple(dict.fromkeys(filter(None, words)))
-
-
-def vocabulary_embeds(embedder: Embedder, tower: TextTowerInfo | None, done: Done) -> Tensor:
-    """(words, projection) of the whole vocabulary: computed once for a text tower, then read from one file."""
-    return embedder.word_list(vocabulary(), tower, done)
 
 
 def best_words(image_embeds: Tensor, word_embeds: Tensor, count: int) -> list[tuple[int, float]]:

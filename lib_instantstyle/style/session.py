@@ -16,8 +16,7 @@ from ..files.adapters import Adapter
 from ..reference.embedding import Embedder
 from ..reference.host import Host
 from ..reference.names import fingerprint
-from ..reference.plans import UnitPlan as UnitPlan  # where hosts look for it
-from ..reference.plans import content_tower, read_pictures
+from ..reference.plans import UnitPlan, plan_reference
 from ..reference.removal import read_reference
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
@@ -60,22 +59,23 @@ class StyleSession:
 
     def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
         unit.check()
-        read = read_pictures(unit)
         modules = attention_layers(self.host.unet())
         scales = _routed(unit, tuple(modules))
         adapter = self.host.files.adapter(unit.adapter)
         adapter.check_fits(modules)
         pushes = route_pushes(unit, tuple(modules))
         adapter.check_carries({**scales, **pushes})
-        encoder = self.host.files.encoder(adapter.feature)
-        tower = content_tower(self.host, unit, encoder)
         acting = {layer: scale for layer, scale in scales.items() if scale}
-        return UnitPlan(unit, read, adapter, encoder, tower, number, acting, pushes if acting else {})
+        reference = plan_reference(self.host, unit, adapter)
+        return UnitPlan(**vars(reference), number=number, scales=acting, pushes=pushes if acting else {})
 
     def attach(self, plans: Sequence[UnitPlan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
         self.detach()
         acting = [plan for plan in plans if plan.scales]
+        for plan in plans:
+            if not plan.scales:
+                plan.let_go()
         if not acting:
             return
         unet = self.host.unet()

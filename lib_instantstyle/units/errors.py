@@ -88,6 +88,12 @@ class IncompatibleModelError(InstantStyleError):
     """The loaded checkpoint, or its UNet, is not one this adapter or extension can style."""
 
 
+class StoppedError(InstantStyleError):
+    """Somebody pressed Interrupt."""
+
+    status_code = 409
+
+
 class StyleNotAppliedError(InstantStyleError):
     """Sampling went by without the style reaching the UNet."""
 

@@ -13,11 +13,11 @@ from modules import shared
 
 from .. import __version__
 from ..files.installed import ModelFiles
-from ..reference.analysis_json import answer, read_request
+from ..reference.analysis_json import as_json, read_request
 from ..units.errors import InstantStyleError
 from ..units.routing import PRESETS
 from ..units.unit import unit_schema
-from .measuring import analyst_in_turn
+from .measuring import analyse_in_turn
 from .refusals import InstantStyleRefused
 
 
@@ -36,11 +36,12 @@ def add_endpoints(app: FastAPI, files: ModelFiles) -> None:
 
 
 def analyze(body: Any = Body(None)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-    """What a unit's reference shows and what is left of its content; waits for the jobs before it in the queue."""
+    """What a unit's reference shows and what is left of its content; waits for the jobs before it in the queue,
+    and lets those that come later in while it reads its vocabulary for the first time.
+    """
     try:
         unit, count = read_request(body)
-        with analyst_in_turn() as analyst:
-            return answer(analyst, unit, count)
+        return as_json(analyse_in_turn(unit, count))
     except InstantStyleError as error:
         raise InstantStyleRefused(error) from None
 

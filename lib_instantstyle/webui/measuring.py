@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -14,13 +15,15 @@ from modules import shared
 from modules.call_queue import queue_lock
 from modules.fifo_lock import FIFOLock
 
-from ..reference.analysis import Analyst
-from ..units.errors import InstantStyleError
+from ..reference.analysis import Analysis, Analyst, Progress
+from ..units.errors import InstantStyleError, StoppedError
 from ..units.unit import StyleUnit
 from .hosts.a1111_casting import uncast
 from .job import StyleJob, live_job
 
 MEASURED_KEY = "InstantStyle measured"
+TASK = "instantstyle-analysis"  # what the WebUI's progress calls it
+TURN = 4.0  # seconds; the last part that is read in it comes on top, one or two
 
 log = logging.getLogger("InstantStyle")
 _short_looks = FIFOLock()
@@ -32,14 +35,38 @@ def live_analyst() -> Analyst:
     return Analyst(live_job().host)
 
 
-@contextmanager
-def analyst_in_turn() -> Iterator[Analyst]:
-    """The analyst, once all jobs before us in the WebUI's own queue are done; the next waits until we are.
+def analyse_in_turn(unit: StyleUnit, count: int, progress: Progress | None = None) -> Analysis:
+    """The best `count` words and the meter, once all jobs before us in the WebUI's own queue are done.
 
-    Not to be used inside a job, which holds the queue's lock itself.
+    Reading the vocabulary for the first time takes a minute; every few seconds jobs that wait come first. Not to be
+    used inside a job, which holds the queue's lock itself. Raises InstantStyleError, StoppedError after Interrupt.
     """
+    heard = 0.0
+
+    def tell(share: float, doing: str) -> None:
+        nonlocal heard
+        heard = max(heard, share)  # a new turn looks at the pictures again
+        if shared.state.interrupted:
+            raise StoppedError("The analysis was interrupted. What was read of the vocabulary is kept.")
+        if progress:
+            progress(heard, doing)
+
+    while True:
+        with _turn() as ends:
+            found = live_analyst().analyse_until(lambda: time.monotonic() > ends, unit, count=count, progress=tell)
+        if found is not None:
+            return found
+
+
+@contextmanager
+def _turn() -> Iterator[float]:
+    """One turn in the WebUI's queue, as a task of ours that Interrupt can stop; when it should end."""
     with queue_lock, uncast():
-        yield live_analyst()
+        shared.state.begin(job=TASK)
+        try:
+            yield time.monotonic() + TURN
+        finally:
+            shared.state.end()
 
 
 @contextmanager

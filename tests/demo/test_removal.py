@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from demo import removal
-from lib_instantstyle.reference.patch_content import PATCH_METHOD
+
+PULL = "pull (project)"  # what plus adapters get
 
 Points = dict[tuple[str, float], removal.Point]
 
@@ -21,7 +22,7 @@ def test_strength_zero_changes_nothing_whatever_the_method(points: Points) -> No
     assert len(untouched) == len({features for features, _, _ in untouched}) == 2
 
 
-@pytest.mark.parametrize("method", ["project", f"{PATCH_METHOD} (project)"])
+@pytest.mark.parametrize("method", ["project", PULL])
 def test_content_goes_and_style_stays(points: Points, method: str) -> None:
     before, after = points[method, 0.0], points[method, 1.0]
     assert after.subject < before.subject / 2
@@ -29,4 +30,4 @@ def test_content_goes_and_style_stays(points: Points, method: str) -> None:
 
 
 def test_what_plus_adapters_get_keeps_more_style_than_fading(points: Points) -> None:
-    assert points[f"{PATCH_METHOD} (project)", 1.0].style > points["fade", 1.0].style + 0.1
+    assert points[PULL, 1.0].style > points["fade", 1.0].style + 0.1

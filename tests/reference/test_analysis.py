@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from lib_instantstyle.reference.analysis import Analysis, Analyst, Meter
+from lib_instantstyle.reference import names
+from lib_instantstyle.reference.analysis import Analysis, Analyst, Meter, Parts
 from lib_instantstyle.reference.content import auto, auto_scale, cosines, project, subtract
+from lib_instantstyle.reference.embedding import BATCH
 from lib_instantstyle.reference.vocabulary import vocabulary
 from lib_instantstyle.units.errors import InstantStyleError, PictureError, TextTowerNotFoundError, UnitError
 from lib_instantstyle.units.phrases import PROBES
@@ -125,16 +127,48 @@ def test_meter_follows_the_sliders_without_encoding(
     analyst.analyse(unit(**asked))
     analyst.meter(unit(**asked))
     forbid_loading(host, monkeypatch)
-    for name in ("read_patch_head", "read_picture"):
-        monkeypatch.setattr(
-            f"lib_instantstyle.reference.analysis.{name}", lambda *args, name=name: pytest.fail(f"{name} again")
-        )
+    for name in ("analysis.read_patch_head", "analysis.read_picture", "pictures._open"):
+        monkeypatch.setattr(f"lib_instantstyle.reference.{name}", lambda *args, name=name: pytest.fail(f"{name} again"))
     for method in ("subtract", "project", "auto", "off"):
         for scale in (0.0, 0.3, 2.0):
             for renorm in (False, True):
                 asked |= {"content_method": method, "content_scale": scale, "content_renorm": renorm}
                 assert len(analyst.meter(unit(**asked)).phrases) == (2 if method == "subtract" else 3)
     analyst.analyse(unit(**asked))
+
+
+@pytest.mark.parametrize("adapter", ["base", "plus"])
+@pytest.mark.parametrize("method", ["subtract", "auto"])
+def test_meter_looks_at_each_file_once(
+    with_tower: TinyHost, adapter: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyst = Analyst(with_tower)
+    asked = unit(adapter=adapter, content_prompt="a, b, c, d", content_method=method, image=(encoded(picture(0)),))
+    analyst.meter(asked)
+    looked: list[Path] = []
+    plain = names.fingerprint
+    monkeypatch.setattr(names, "fingerprint", lambda path, **more: (looked.append(path), plain(path, **more))[1])
+    analyst.meter(asked)
+    assert looked
+    assert len(looked) == len(set(looked))
+
+
+@pytest.mark.parametrize("adapter", ["base", "plus"])
+def test_an_analyst_keeps_no_pixels(analyst: Analyst, adapter: str) -> None:
+    fields = {"image": (encoded(picture(0)),), "content_image": (encoded(picture(1)),)}
+    analyst.meter(unit(adapter=adapter, **fields))
+    assert len(analyst._pictures) == 2
+    assert all(one._image is None for one in analyst._pictures.values())
+
+
+def test_an_analysis_that_pauses_comes_to_the_same(host: TinyHost) -> None:
+    turns: list[object] = []
+    analyst = Analyst(host)
+    while (found := analyst.analyse_until(lambda: True, unit(), count=5)) is None:
+        turns.append(host.text_encodings)
+        assert len(turns) < 100
+    assert len(turns) == -(-len(vocabulary()) // BATCH) - 1
+    assert found == analyst.analyse(unit(), count=5)
 
 
 def test_a_new_phrase_costs_one_text_and_no_picture(analyst: Analyst, host: TinyHost) -> None:
@@ -159,7 +193,7 @@ def test_analysis_loads_the_encoder_once_and_the_vocabulary_is_never_read_again(
 
 def test_no_words_need_no_vocabulary_and_no_text_tower(host: TinyHost) -> None:
     without = TinyHost(host.live_unet, host.models, host.cache, text_width=POOLED + 1)
-    assert Analyst(without).analyse(unit(), count=0) == Analysis((), Meter((), None))
+    assert Analyst(without).analyse(unit(), count=0) == Analysis((), Meter((), None), Parts("base", "model", None))
     assert costs(without) == (1, 0)
     for asked, count in ((unit(), 1), (unit(content_prompt="a rabbit"), 0)):
         with pytest.raises(TextTowerNotFoundError, match="full CLIP model"):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lib_instantstyle.reference.analysis import Analyst, Result
-from lib_instantstyle.reference.analysis_json import answer, read_request
+from lib_instantstyle.reference.analysis_json import as_json, read_request
 from lib_instantstyle.units.errors import InstantStyleError, UnitError
 
 from ..tiny import TinyHost, encoded, picture
@@ -17,7 +17,8 @@ UNIT = {"image": IMAGE, "adapter": "base", "content_prompt": "a rabbit, snow", "
 
 
 def asked(host: TinyHost, **body: object) -> dict[str, object]:
-    return answer(Analyst(host), *read_request(body))
+    unit, count = read_request(body)
+    return as_json(Analyst(host).analyse(unit, count=count))
 
 
 def test_answer_is_json_with_words_phrases_scale_and_names(host: TinyHost) -> None:
@@ -34,6 +35,10 @@ def test_answer_is_json_with_words_phrases_scale_and_names(host: TinyHost) -> No
 def test_without_content_there_is_no_scale_and_by_default_there_are_24_words(host: TinyHost) -> None:
     found = asked(host, image=IMAGE)
     assert (len(found["words"]), found["phrases"], found["auto_scale"]) == (24, [], None)
+
+
+def test_null_asks_for_as_many_words_as_nothing_does() -> None:
+    assert read_request({**UNIT, "words": None})[1] == 24
 
 
 def test_no_words_leave_the_vocabulary_alone(host: TinyHost) -> None:
@@ -67,7 +72,6 @@ def test_every_field_of_a_unit_is_accepted() -> None:
         ({**UNIT, "words": 101}, "words"),
         ({**UNIT, "words": 2.5}, "words"),
         ({**UNIT, "words": True}, "words"),
-        ({**UNIT, "words": None}, "words"),
         ({**UNIT, "words": "10"}, "words"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from lib_instantstyle.reference.content import (
     subtract,
 )
 from lib_instantstyle.units.groups import CONTENT_METHODS
+from lib_instantstyle.units.phrases import MAX_PHRASES
 
 WIDTH = 1280
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -255,3 +257,44 @@ def test_length_is_restored_and_the_direction_kept(image: Tensor, text: Tensor) 
 
 def test_every_method_a_unit_may_name_exists() -> None:
     assert tuple(METHODS) == CONTENT_METHODS
+
+
+def one_at_a_time(e: Tensor, texts: Tensor, levels: Tensor, weights: Tensor) -> Tensor:
+    """What *auto* takes from one picture, spelt out: least squares over the things that act, the worst steps back."""
+    e, t = e.double(), torch.nn.functional.normalize(texts.double(), dim=1)
+    now = t @ e / e.norm()
+    wanted = now - weights * (now - levels)
+    acting = [i for i in range(len(t)) if weights[i] > 0 and texts[i].norm() > 0 and now[i] > levels[i]]
+    while acting:
+        inside, c = t[acting], wanted[acting].double()
+        gram = torch.linalg.pinv(inside @ inside.mT, rtol=1e-5, hermitian=True)
+        rest = e - inside.mT @ gram @ inside @ e
+        length = rest.norm() / (1 - min(float(c @ gram @ c), 0.98)) ** 0.5
+        amounts = gram @ (inside @ e - length * c)
+        if amounts.min() >= -1e-9 * e.norm():
+            return amounts @ inside
+        acting = [i for i, amount in zip(acting, amounts) if amount > amounts.min() * (1 - 1e-6)]
+    return torch.zeros_like(e)
+
+
+@pytest.mark.parametrize("kind", ["apart", "twins", "nothing"])
+@pytest.mark.parametrize(("pictures", "things"), [(1, 1), (1, 4), (7, 12)])
+def test_auto_for_many_is_auto_for_each(pictures: int, things: int, kind: str) -> None:
+    made = torch.Generator().manual_seed(pictures + things)
+    common = torch.randn(48, generator=made)
+    e, texts = (torch.randn(n, 48, generator=made) + common for n in (pictures, things))
+    texts[-1] *= {"apart": 1.0, "twins": 1.0, "nothing": 0.0}[kind]
+    if kind == "twins":
+        texts[-1] = 2 * texts[0]
+    levels, weights = 0.3 * torch.rand(pictures, things, generator=made), 0.2 + torch.rand(things, generator=made)
+    expected = torch.stack([e[i] - one_at_a_time(e[i], texts, levels[i], weights) for i in range(pictures)])
+    torch.testing.assert_close(auto(e, texts, 1.0, levels, weights), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_auto_on_a_plus_adapters_tokens_and_as_many_phrases_as_may_be_takes_seconds() -> None:
+    made = torch.Generator().manual_seed(1)
+    common = torch.randn(64, generator=made)
+    e, texts = (torch.randn(n, 64, generator=made) + common for n in (8 * 257, MAX_PHRASES))
+    before = time.process_time()
+    auto(e, texts, 1.0, torch.full((len(e), len(texts)), 0.2))
+    assert time.process_time() - before < 15  # 2 on one core; an inverse for each token and step takes 40

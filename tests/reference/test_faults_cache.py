@@ -96,7 +96,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another size": rewritten(lambda embeds: embeds.repeat(3, 1)),
     "no number": rewritten(lambda embeds: embeds * float("nan")),
     "another name inside": lambda path: save_file({"other": EMBEDS}, str(path)),
-    "of another": lambda path: shutil.copy(next(path.parent.glob("grey-*")), path),
+    "of another": lambda path: shutil.copy(next(path.parent.glob("grey-*-hidden-*")), path),
     "text": lambda path: path.write_text("damaged"),
     "larger than the whole cache": huge,
     "a folder": folder,
@@ -108,7 +108,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_an_entry_that_is_not_what_was_put_there_is_computed_again(shop: Shop, name: str) -> None:
     shop.draw(unit(adapter="plus"))
     shop.draw()
-    (entry,) = shop.host.cache.glob("*-pooled.safetensors")
+    (entry,) = shop.host.cache.glob("*-pooled-float32-*.safetensors")
     DAMAGES[name](entry)
     shop.host = TinyHost(shop.host.unet(), shop.host.models, shop.host.cache)
     shop.session = StyleSession(shop.host)

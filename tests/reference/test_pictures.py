@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -159,3 +160,59 @@ def test_callers_picture_is_left_as_it_was() -> None:
     before = image.tobytes()
     read_picture(image)
     assert (image.mode, image.tobytes()) == ("RGBA", before)
+
+
+def variants(text: str) -> dict[str, str]:
+    """One picture as clients write it."""
+    lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    url = text.replace("+", "-").replace("/", "_")
+    return {
+        "unpadded": text.rstrip("="),
+        "for urls": url,
+        "for urls, unpadded": url.rstrip("="),
+        "in lines": lines,
+        "percent-encoded": quote(text, safe=""),
+        "data url": f"data:image/png;base64,{text}",
+        "data url in capitals": f"DATA:IMAGE/PNG;BASE64,{text}",
+        "data url with parameters": f"data:image/png;charset=utf-8;name=x.png;base64,{text}",
+        "data url percent-encoded": f"data:image/png;base64,{quote(text, safe='')}",
+        "data url in lines": f" \n data:image/png;base64,\n{lines}\n",
+        "data url unpadded for urls": f"data:image/png;base64,{url.rstrip('=')}",
+    }
+
+
+@pytest.mark.parametrize("name", variants(""))
+@pytest.mark.parametrize("seed", range(3))  # of one of them the padding is none, of the others one or two signs
+def test_base64_is_read_as_clients_write_it(name: str, seed: int) -> None:
+    data = base64.b64decode(encoded(picture(seed))) + bytes(seed)
+    text = base64.b64encode(data).decode()
+    assert {"+", "/"} <= set(text)
+    assert read_picture(variants(text)[name]).hash == read_picture(picture(seed)).hash
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("https://example.com/a.png", "':' is not a base64 character. Paths and links are never opened."),
+        ("C:\\a.png", "':' is not a base64 character"),
+        ("aGVsbG8=aGVsbG8=", "'=' is not a base64 character"),
+        ("aGVsb", "It was cut short: base64 never has 5 characters"),
+        ("", "not a readable picture (empty, 0 bytes)"),
+        (base64.b64encode(b"  <!DOCTYPE html><html>").decode(), "a web page, 23 bytes"),
+        (base64.b64encode(b'<?xml version="1.0"?><svg xmlns="x"/>').decode(), "an SVG drawing"),
+        (base64.b64encode(b'{"detail": "Not Found"}').decode(), "JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_cause(text: str, cause: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        read_picture(text)
+    assert cause in caught.value.message
+
+
+@pytest.mark.parametrize("source", [picture(2), encoded(picture(2), "JPEG")], ids=["PIL", "base64"])
+def test_a_picture_that_let_go_of_its_pixels_reads_the_same_again(source: Image.Image | str) -> None:
+    seen = read_picture(source)
+    pixels, size, name = seen.image.tobytes(), seen.size, seen.hash
+    seen.let_go()
+    assert seen._image is None
+    assert (seen.image.tobytes(), seen.size, seen.hash) == (pixels, size, name)

@@ -13,17 +13,19 @@ from safetensors.torch import save_file
 
 from lib_instantstyle.files.image_encoders import Feature, inspect_encoder
 from lib_instantstyle.files.text_towers import inspect_text_tower
-from lib_instantstyle.reference.pictures import Picture, read_picture
-from lib_instantstyle.reference.store import (
-    MEMORY_ENTRIES,
-    EmbedStore,
-    PictureStore,
+from lib_instantstyle.reference import names
+from lib_instantstyle.reference import store as stores
+from lib_instantstyle.reference.names import (
     embeds_key,
+    encoder_name,
     fingerprint,
-    prune,
     sampled_content,
     text_key,
+    tower_name,
+    words_key,
 )
+from lib_instantstyle.reference.pictures import Picture, read_picture
+from lib_instantstyle.reference.store import MEMORY_ENTRIES, EmbedStore, PictureStore, prune
 from lib_instantstyle.units.errors import CheckpointError
 
 from ..tiny import clip_model, picture
@@ -196,7 +198,9 @@ def test_fingerprint_of_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
 def test_key_tells_picture_encoder_and_feature_apart(world: Path) -> None:
     info = inspect_encoder(world / "encoders/tiny/model.safetensors")
     features = [Feature("pooled", POOLED), Feature("hidden", HIDDEN)]
-    assert len({embeds_key(name, info, feature) for name in ("0" * 32, "1" * 32) for feature in features}) == 4
+    hashes, dtypes = ("0" * 32, "1" * 32), (torch.float32, torch.float16, torch.bfloat16)
+    name = encoder_name(info)
+    assert len({embeds_key(one, name, of, dtype) for one in hashes for of in features for dtype in dtypes}) == 12
 
 
 def test_key_tells_texts_and_towers_apart(world: Path, tmp_path: Path) -> None:
@@ -204,6 +208,67 @@ def test_key_tells_texts_and_towers_apart(world: Path, tmp_path: Path) -> None:
     for path, act in zip(paths, ("gelu", "quick_gelu")):
         save_file(dict(clip_model(act).state_dict()), str(path))
     os.utime(paths[1], (1, 1))
-    towers = [inspect_text_tower(path) for path in paths]
-    texts = ("a rabbit", "a Rabbit", "", "\ud800")
-    assert len({text_key(text, tower) for text in texts for tower in towers}) == 8
+    towers = [tower_name(inspect_text_tower(path)) for path in paths]
+    texts, dtypes = ("a rabbit", "a Rabbit", "", "\ud800"), (torch.float32, torch.float16)
+    assert len({text_key(text, tower, dtype) for text in texts for tower in towers for dtype in dtypes}) == 16
+
+
+def test_everything_kept_is_named_anew_when_it_is_read_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> set[str]:
+        made = torch.float32
+        return {
+            embeds_key("0" * 32, "encoder", Feature("pooled", POOLED), made),
+            text_key("a rabbit", "tower", made),
+            words_key(("a rabbit",), "tower", made),
+        }
+
+    before = keys()
+    monkeypatch.setattr(names, "READING", names.READING + 1)
+    assert not before & keys()
+
+
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that are listed from now on."""
+    listed: list[Path] = []
+    plain = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: (listed.append(self), plain(self))[1])
+    return listed
+
+
+def test_the_cache_is_listed_once_however_much_is_written(
+    tmp_path: Path, seen: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = listings(monkeypatch)
+    store, pictures = EmbedStore(tmp_path / "embeds"), PictureStore(tmp_path / "pictures")
+    for number in range(20):
+        store.put(str(number), EMBEDS)
+        pictures.put(read_picture(picture(number)))
+    assert listed == [tmp_path / "embeds", tmp_path / "pictures"]
+
+
+def test_a_full_cache_stays_within_its_limit_and_is_not_listed_at_every_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EmbedStore(tmp_path).put("old", EMBEDS)
+    size = (tmp_path / "old.safetensors").stat().st_size
+    age(tmp_path / "old.safetensors", seconds=1000)
+    limit = 40 * size
+    monkeypatch.setattr(stores, "EMBEDS_BYTES", limit)
+    store, listed = EmbedStore(tmp_path), listings(monkeypatch)
+    for number in range(200):
+        store.put(str(number), EMBEDS)
+        held = sum(one.stat().st_size for one in map(Path, os.scandir(tmp_path)))
+        assert held <= limit + 2 * size
+    assert len(listed) < 200 / 3
+    assert not (tmp_path / "old.safetensors").exists()
+    assert (tmp_path / "199.safetensors").exists()
+
+
+def test_what_another_process_has_kept_before_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        EmbedStore(tmp_path).put(str(number), EMBEDS)
+        age(tmp_path / f"{number}.safetensors", seconds=100 - number)
+    monkeypatch.setattr(stores, "EMBEDS_BYTES", 4 * (tmp_path / "0.safetensors").stat().st_size)
+    EmbedStore(tmp_path).put("new", EMBEDS)
+    assert len(list(tmp_path.iterdir())) <= 4
+    assert (tmp_path / "new.safetensors").exists()

@@ -13,7 +13,8 @@ from torch import Tensor
 from lib_instantstyle.files.text_towers import TextTowerInfo
 from lib_instantstyle.reference import vocabulary as words_of
 from lib_instantstyle.reference.embedding import BATCH, Embedder
-from lib_instantstyle.reference.vocabulary import best_words, read_words, vocabulary, vocabulary_embeds
+from lib_instantstyle.reference.vocabulary import best_words, read_words, vocabulary
+from lib_instantstyle.units.errors import StoppedError
 
 from ..tiny import TinyHost, clip_model, sdxl_unet
 
@@ -78,7 +79,9 @@ def test_fewer_words_than_asked_for_are_no_error() -> None:
 
 def embeds(host: TinyHost, tower: TextTowerInfo | None = None) -> tuple[Tensor, list[float]]:
     heard: list[float] = []
-    return vocabulary_embeds(Embedder(host), tower, heard.append), heard
+    found = Embedder(host).word_list(words_of.vocabulary(), tower, heard.append)
+    assert found is not None
+    return found, heard
 
 
 def again(host: TinyHost) -> TinyHost:
@@ -97,17 +100,41 @@ def test_words_are_read_in_batches_with_progress_and_then_never_again(host: Tiny
     kept, silence = embeds(restarted)
     assert (restarted.text_encodings, silence) == (0, [])
     assert torch.equal(kept, found)
-    assert len(list(host.cache.iterdir())) == 1
+    assert len(list(host.cache.iterdir())) == batches
+
+
+def test_reading_pauses_when_it_is_time_and_goes_on_where_it_stopped(host: TinyHost) -> None:
+    heard: list[float] = []
+    batches = -(-len(vocabulary()) // BATCH)
+    for number in range(1, batches):
+        assert Embedder(host).word_list(vocabulary(), None, heard.append, lambda: True) is None
+        assert host.text_encodings == len(heard) == number
+    found = Embedder(host).word_list(vocabulary(), None, heard.append, lambda: True)
+    assert host.text_encodings == batches
+    assert heard == sorted(heard)
+    assert torch.equal(found, embeds(host)[0])
+    torch.testing.assert_close(found, torch.cat([host.text_embeds(word) for word in vocabulary()]))
+
+
+def test_what_was_read_before_an_interruption_is_kept(host: TinyHost) -> None:
+    def stop(share: float) -> None:
+        raise StoppedError("Stopped.")
+
+    with pytest.raises(StoppedError):
+        Embedder(host).word_list(vocabulary(), None, stop)
+    assert host.text_encodings == 1
+    embeds(host)
+    assert host.text_encodings == -(-len(vocabulary()) // BATCH)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
 def test_damaged_file_is_made_again(host: TinyHost, damage: bytes) -> None:
     found, _ = embeds(host)
-    (file,) = host.cache.iterdir()
+    file = min(host.cache.iterdir())
     file.write_bytes(damage)
     restarted = again(host)
     assert torch.equal(embeds(restarted)[0], found)
-    assert restarted.text_encodings > 0
+    assert restarted.text_encodings == 1
     assert embeds(again(host))[1] == []
 
 
@@ -120,7 +147,7 @@ def test_file_of_other_words_is_not_taken(host: TinyHost, monkeypatch: pytest.Mo
 
 def test_file_with_too_few_rows_is_made_again(host: TinyHost) -> None:
     embeds(host)
-    (file,) = host.cache.iterdir()
+    file = min(host.cache.iterdir())
     host.embed_store.put(file.stem, torch.zeros(3, 48))
     assert len(embeds(again(host))[0]) == len(vocabulary())
 
@@ -129,11 +156,12 @@ def test_every_checkpoint_has_its_own_and_a_nameless_one_keeps_none(host: TinyHo
     embeds(host)
     host.checkpoint = "another"
     assert embeds(host)[1]
-    assert len(list(host.cache.iterdir())) == 2
+    kept = len(list(host.cache.iterdir()))
+    assert kept == 2 * -(-len(vocabulary()) // BATCH)
     host.checkpoint = None
     assert embeds(host)[1]
     assert embeds(host)[1]
-    assert len(list(host.cache.iterdir())) == 2
+    assert len(list(host.cache.iterdir())) == kept
 
 
 def test_text_tower_of_a_file_is_loaded_once(world: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lib_instantstyle.files.tensor_files import SafetensorsFile
 from lib_instantstyle.files.text_towers import TextTower
 from lib_instantstyle.reference import embedding
 from lib_instantstyle.reference.analysis import Analyst
-from lib_instantstyle.reference.analysis_json import answer, read_request
+from lib_instantstyle.reference.analysis_json import as_json, read_request
 from lib_instantstyle.standalone import StandaloneHost, analysis_host
 from lib_instantstyle.standalone import models as opening
 from lib_instantstyle.standalone.cli.app import FAILED, OK, REFUSED, main
@@ -77,7 +77,7 @@ def test_the_command_says_what_an_analyst_on_the_whole_pipeline_says(
     assert main(arguments(*content, "--words", 5, "--json", adapter=adapter)) == OK
     (found,) = answered(capsys)
     asked = read_request({"image": picture(0), "adapter": adapter, "words": 5, **CONTENT})
-    near(found, answer(Analyst(host), *asked))
+    near(found, as_json(Analyst(host).analyse(asked[0], count=asked[1])))
     assert (found["reference"], found["adapter"], found["encoder"]) == ("wave", adapter, "model")
 
 

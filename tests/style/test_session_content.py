@@ -17,8 +17,7 @@ from lib_instantstyle.files.adapters import Adapter
 from lib_instantstyle.files.image_encoders import inspect_encoder
 from lib_instantstyle.reference.content import Content, auto, auto_scale, cosines, project
 from lib_instantstyle.reference.embedding import Embedder
-from lib_instantstyle.reference.patch_content import PATCH_METHOD, PatchRemoval, remove_from_patches
-from lib_instantstyle.reference.patch_head import read_patch_head
+from lib_instantstyle.reference.patches import read_patch_head, remove_from_patches
 from lib_instantstyle.reference.removal import Reference, auto_scales, content_phrases, leaks, read_reference
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.errors import IncompatibleModelError, TextTowerNotFoundError
@@ -152,7 +151,7 @@ def test_plus_adapter_loses_content_from_its_patches(
     head = read_patch_head(inspect_encoder(world / "encoders/tiny/model.safetensors"))
     content = Content(texts, torch.tensor([1.0, 1.3]), (probes, probes))
     hidden, grey = by_hand.hidden(0), by_hand.hidden(None)
-    after = remove_from_patches(hidden, PatchRemoval(content, method, 0.8, head, grey), PATCH_METHOD)
+    after = remove_from_patches(method, hidden, content, 0.8, head)
     assert (after - hidden).norm() > 0.1
     projection = Adapter(session.host.files.adapter("plus")).projection()
     for layer, (key, _) in found.items():

@@ -37,7 +37,7 @@ def test_the_scale_that_auto_picks_is_told(scale: float) -> None:
 
 
 def test_without_phrases_it_says_what_to_do() -> None:
-    assert "pick words" in meter_html(Meter((), None))
+    assert "Tick words" in meter_html(Meter((), None))
 
 
 def test_a_phrase_cannot_become_markup() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...reference.analysis import Analyst, Progress
-from ...reference.analysis_json import DEFAULT_WORDS, MOST_WORDS, WORDS, answer, read_request
+from ...reference.analysis_json import DEFAULT_WORDS, MOST_WORDS, WORDS, as_json, read_request
 from ...units.unit import StyleUnit
 from ..analysis_host import ReadingHost
 from ..models import Model
@@ -81,7 +81,10 @@ def _request(reference: Reference, content: dict[str, Any]) -> Request | None:
 
 def _analysed(analyst: Analyst, reference: Reference, request: Request | None, tell: Progress) -> dict[str, Any]:
     told = {"reference": reference.name, "files": [str(path) for path in reference.paths]}
-    return {**told, **(answer(analyst, *request, tell) if request else {"error": reference.error})}
+    if request is None:
+        return {**told, "error": reference.error}
+    unit, count = request
+    return {**told, **as_json(analyst.analyse(unit, count=count, progress=tell))}
 
 
 def _shifted(tell: Progress, number: int) -> Progress:

@@ -11,7 +11,7 @@ from ...reference.analysis import Progress
 from ...units.errors import UnitError, explained
 from ...units.unit import StyleUnit
 from ..arguments import unit_to_analyse
-from ..measuring import analyst_if_free, analyst_in_turn
+from ..measuring import analyse_in_turn, analyst_if_free
 from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, toggled
 from .progress import with_progress
@@ -21,7 +21,7 @@ STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm"
 
 WORDS = 18  # to pick from: five or six rows in the panel
 QUIET = {"queue": False, "show_progress": False}
-TOOLTIP = "Shows what an image encoder sees in the reference, and how much of it is left after removal"
+TOOLTIP = "Shows what the image encoder sees in the reference, and how much of it is left after the removal"
 
 
 class ContentAnalysis:
@@ -40,7 +40,7 @@ class ContentAnalysis:
         )
         self._words = gr.CheckboxGroup(
             choices=[],
-            label="Seen in the reference: pick what to remove",
+            label="Seen in the reference: tick what to remove",
             visible=False,
             interactive=True,  # gradio takes what is only written to for read-only
             elem_id=self._elem_id("words"),
@@ -73,8 +73,7 @@ class ContentAnalysis:
         read, steered = values[: len(READ)], values[len(READ) :]
         try:
             unit = _unit(read, steered)
-            with analyst_in_turn() as analyst:
-                found = analyst.analyse(unit, count=WORDS, progress=progress)
+            found = analyse_in_turn(unit, WORDS, progress)
         except Exception as error:
             problem = problem_html(explained(error).message)
             return [gr.update(visible=False), gr.update(visible=True, value=problem), [], None]
@@ -99,7 +98,7 @@ class ContentAnalysis:
 def _unit(read: Any, steered: Any) -> StyleUnit:
     tab = dict(zip((*READ, *STEERED), (*read, *steered)))
     if tab["image"] is None and not tab["more_pictures"]:
-        raise UnitError("There is no reference picture to look at yet: drop one first.", "image")
+        raise UnitError("There is no reference picture yet. Add one first.", "image")
     return unit_to_analyse(tab)
 
 

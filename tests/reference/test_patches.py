@@ -10,17 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lib_instantstyle.files.image_encoders import Feature, ImageEncoder, inspect_encoder
+from lib_instantstyle.reference import patches
 from lib_instantstyle.reference.content import Content, cosines, remove
-from lib_instantstyle.reference.patch_content import (
-    PATCH_METHOD,
-    PATCH_METHODS,
-    PatchRemoval,
-    content_share,
-    fade,
-    pull,
-    remove_from_patches,
-)
-from lib_instantstyle.reference.patch_head import PatchHead, read_patch_head
+from lib_instantstyle.reference.patches import PatchHead, read_patch_head, remove_from_patches
 from lib_instantstyle.units.errors import CheckpointError
 
 from ..tiny import open_clip_tensors, picture, vision_model
@@ -49,15 +41,13 @@ def hidden(file: Path) -> Tensor:
     return torch.cat([encoder.encode(picture(seed), Feature("hidden", HIDDEN)) for seed in (0, 1)])
 
 
-@pytest.fixture(scope="module")
-def grey(file: Path) -> Tensor:
-    return ImageEncoder(inspect_encoder(file), CPU, torch.float32).encode_grey(Feature("hidden", HIDDEN))
-
-
-def removal(head: PatchHead, grey: Tensor, embeds: Tensor, method: str = "project", scale: float = 1.0) -> PatchRemoval:
+def content(embeds: Tensor) -> Content:
     probes = torch.randn(5, POOLED, generator=torch.Generator().manual_seed(9))
-    content = Content(embeds, torch.ones(len(embeds)), (probes,) * len(embeds))
-    return PatchRemoval(content, method, scale, head, grey)
+    return Content(embeds, torch.ones(len(embeds)), (probes,) * len(embeds))
+
+
+def pull(head: PatchHead, hidden: Tensor, embeds: Tensor, method: str = "project", scale: float = 1.0) -> Tensor:
+    return remove_from_patches(method, hidden, content(embeds), scale, head)
 
 
 @pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
@@ -106,126 +96,95 @@ def test_broken_head_is_refused_by_file(fault: str, file: Path, tmp_path: Path) 
         read_patch_head(inspect_encoder(tmp_path / "model.safetensors"))
 
 
-def test_fade_turns_tokens_that_speak_of_the_content_grey_and_leaves_the_others(
-    head: PatchHead, hidden: Tensor, grey: Tensor
-) -> None:
-    one = hidden[:1]
-    shown = head.dense(one)[:, 5]  # what the fifth token says is to go
-    request = removal(head, grey, shown)
-    share = content_share(one, request)[0]
-    assert share.argmax() == 5
-    assert share[5] > 0.9
-    after = fade(one, request)
-    torch.testing.assert_close(after, one + share[None, :, None] * (grey - one), **CLOSE)
-    calm = share < 0.1
-    assert calm.sum() > PATCHES / 2
-    assert (after - one)[0, calm].norm() < 0.1 * (grey - one)[0, calm].norm()
-    assert cosines(head.dense(after)[:, 5], shown) < cosines(shown, shown) - 0.1
-
-
-def test_fade_by_half_goes_half_the_way_and_never_beyond_grey(head: PatchHead, hidden: Tensor, grey: Tensor) -> None:
-    embeds = torch.randn(2, POOLED)
-    whole, half = (content_share(hidden, removal(head, grey, embeds, scale=scale)) for scale in (1.0, 0.5))
-    torch.testing.assert_close(half, whole / 2, **CLOSE)
-    assert content_share(hidden, removal(head, grey, embeds, scale=2.0)).max() <= 1.0
-
-
-def test_pull_removes_to_first_order_what_the_method_would_remove(
-    head: PatchHead, hidden: Tensor, grey: Tensor
-) -> None:
+def test_pull_removes_to_first_order_what_the_method_would_remove(head: PatchHead, hidden: Tensor) -> None:
     embeds, scale = torch.randn(2, POOLED), 0.01
     said = head.dense(hidden)
     basis = torch.linalg.qr(embeds.T)[0].T
-    after = pull(hidden, removal(head, grey, embeds, "project", scale))
-    without = remove("project", said.flatten(0, 1), removal(head, grey, embeds).content, scale).view_as(said)
+    after = pull(head, hidden, embeds, "project", scale)
+    without = remove("project", said.flatten(0, 1), content(embeds), scale).view_as(said)
     asked = (said - without) @ basis.T
     found = (said - head.dense(after)) @ basis.T
     assert (found - asked).norm() < 0.02 * asked.norm()
 
 
-def test_pull_takes_the_smallest_step(head: PatchHead, hidden: Tensor, grey: Tensor) -> None:
+def test_pull_takes_the_smallest_step(head: PatchHead, hidden: Tensor) -> None:
     """It lies along the slope of the reading: of all steps with its effect, none is shorter."""
     text = torch.randn(1, POOLED)
-    step = pull(hidden, removal(head, grey, text, scale=0.01)) - hidden
+    step = pull(head, hidden, text, scale=0.01) - hidden
     moving = hidden.clone().requires_grad_()
     slope = torch.autograd.grad((head.dense(moving) @ (text[0] / text.norm())).sum(), moving)[0]
     cosine = torch.nn.functional.cosine_similarity(step, slope, dim=-1).abs()
     torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-3)
 
 
-def test_pull_lowers_the_similarity_of_the_whole_picture(head: PatchHead, hidden: Tensor, grey: Tensor) -> None:
+def test_pull_lowers_the_similarity_of_the_whole_picture(head: PatchHead, hidden: Tensor) -> None:
     text = head.pooled(hidden[:1])
-    after = pull(hidden[:1], removal(head, grey, text, scale=0.5))
+    after = pull(head, hidden[:1], text, scale=0.5)
     assert cosines(head.pooled(after), text) < 0.9
 
 
-@pytest.mark.parametrize("content_method", ["subtract", "project", "auto"])
-@pytest.mark.parametrize("method", PATCH_METHODS)
-def test_order_of_phrases_does_not_matter(
-    method: str, content_method: str, head: PatchHead, hidden: Tensor, grey: Tensor
-) -> None:
+@pytest.mark.parametrize("method", ["subtract", "project", "auto"])
+def test_order_of_phrases_does_not_matter(method: str, head: PatchHead, hidden: Tensor) -> None:
     embeds = torch.randn(3, POOLED)
-    found = [
-        remove_from_patches(hidden, removal(head, grey, embeds[order], content_method, 0.3), method)
-        for order in ([0, 1, 2], [2, 0, 1])
-    ]
+    found = [pull(head, hidden, embeds[order], method, 0.3) for order in ([0, 1, 2], [2, 0, 1])]
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", PATCH_METHODS)
-def test_off_scale_zero_and_no_phrase_change_no_bit(method: str, head: PatchHead, hidden: Tensor, grey: Tensor) -> None:
+def test_pictures_are_pulled_one_by_one(head: PatchHead, hidden: Tensor) -> None:
+    embeds = torch.randn(2, POOLED)
+    both = pull(head, hidden, embeds, "auto")
+    torch.testing.assert_close(both[1:], pull(head, hidden[1:], embeds, "auto"), **CLOSE)
+
+
+def test_off_scale_zero_and_no_phrase_change_no_bit(head: PatchHead, hidden: Tensor) -> None:
     text = torch.randn(1, POOLED)
-    for request in (
-        removal(head, grey, text, "off"),
-        removal(head, grey, text, scale=0.0),
-        removal(head, grey, torch.zeros(0, POOLED)),
-        removal(head, grey, torch.zeros(1, POOLED)),
+    for embeds, method, scale in (
+        (text, "off", 1.0),
+        (text, "project", 0.0),
+        (torch.zeros(0, POOLED), "project", 1.0),
+        (torch.zeros(1, POOLED), "project", 1.0),
     ):
-        assert torch.equal(remove_from_patches(hidden, request, method), hidden)
+        assert torch.equal(pull(head, hidden, embeds, method, scale), hidden)
 
 
-@pytest.mark.parametrize("method", PATCH_METHODS)
-def test_odd_inputs_give_numbers(method: str, head: PatchHead, hidden: Tensor, grey: Tensor) -> None:
+def test_odd_inputs_give_numbers(head: PatchHead, hidden: Tensor) -> None:
     text = torch.randn(1, POOLED)
     flat = hidden[:, :1].expand(-1, PATCHES, -1)  # every token the same
-    for states in (torch.zeros_like(hidden), flat, grey):
+    for states in (torch.zeros_like(hidden), flat):
         for embeds in (text, torch.cat([text, text]), torch.cat([text, -text]), torch.cat([text, 0 * text])):
-            for content_method in ("subtract", "project", "auto"):
-                request = removal(head, grey, embeds, content_method)
-                assert remove_from_patches(states, request, method).isfinite().all()
+            for method in ("subtract", "project", "auto"):
+                assert pull(head, states, embeds, method).isfinite().all()
 
 
-@pytest.mark.parametrize("method", PATCH_METHODS)
-def test_works_without_gradients_and_in_half_precision(
-    method: str, head: PatchHead, hidden: Tensor, grey: Tensor
-) -> None:
-    request = removal(head, grey, torch.randn(1, POOLED), scale=0.5)
-    exact = remove_from_patches(hidden, request, method)
+def test_works_without_gradients_and_in_half_precision(head: PatchHead, hidden: Tensor) -> None:
+    text = torch.randn(1, POOLED)
+    exact = pull(head, hidden, text, scale=0.5)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            assert torch.equal(remove_from_patches(hidden, request, method), exact)
-    half = remove_from_patches(hidden.half(), request, method)
+            assert torch.equal(pull(head, hidden, text, scale=0.5), exact)
+    half = pull(head, hidden.half(), text, scale=0.5)
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), exact, rtol=0.02, atol=0.02)
     assert not exact.requires_grad
 
 
-def test_default_is_one_of_the_methods() -> None:
-    assert PATCH_METHOD in PATCH_METHODS
-
-
-def test_moving_strength_and_method_reads_the_patches_once(
-    file: Path, hidden: Tensor, grey: Tensor, monkeypatch: pytest.MonkeyPatch
+def test_moving_strength_and_method_reads_each_picture_once(
+    file: Path, hidden: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, embeds = read_patch_head(inspect_encoder(file)), torch.randn(2, POOLED)
     readings: list[Tensor] = []
     dense = PatchHead.dense
     monkeypatch.setattr(PatchHead, "dense", lambda self, states: (readings.append(states), dense(self, states))[1])
-    found = [
-        pull(hidden, removal(head, grey, embeds, method, scale)) for method in ("project", "auto") for scale in (0.5, 1)
-    ]
-    assert len(readings) == 1
+    found = [pull(head, hidden, embeds, method, scale) for method in ("project", "auto") for scale in (0.5, 1)]
+    assert len(readings) == len(hidden) == 2
     assert not any(torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
-    pull(hidden, removal(head, grey, 2 * embeds[:1]))
-    pull(hidden[:1], removal(head, grey, embeds[:1]))
-    assert len(readings) == 3  # other words, other pictures
+    pull(head, hidden, 2 * embeds[:1])
+    assert len(readings) == 4  # other words
+
+
+def test_readings_are_kept_up_to_a_limit(file: Path, hidden: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = read_patch_head(inspect_encoder(file))
+    monkeypatch.setattr(patches, "KEPT_READINGS", 3 * hidden[:1].nbytes)
+    for _ in range(5):
+        pull(head, hidden, torch.randn(1, POOLED))
+    assert len(head._kept) == 3

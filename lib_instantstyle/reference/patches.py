@@ -1,12 +1,18 @@
-"""What lies between a plus adapter's input and CLIP's joint space: the encoder's last layer, last norm and projection.
+"""Taking content out of patch features, for plus adapters. Experimental: docs/decisions/0006-removing-content.md.
 
-A plus adapter reads hidden_states[-2], one layer before the end; text lives at the other end. This head is read from
-the encoder file alone, 42 MB for ViT-H in half precision, and runs on the CPU in a moment.
+A plus adapter reads the hidden states of all patches, one layer before CLIP's joint space, where no text lives and
+plain subtraction is not defined. What lies between is the encoder's last layer, last norm and projection: `PatchHead`,
+read from the encoder file alone (42 MB for ViT-H in half precision), which runs on the CPU in a moment. It reads each
+token by itself into the joint space; `remove_from_patches` asks what a method of `content` would change in that
+reading, and makes the smallest change of the hidden states that has this effect, to first order.
+
+hidden: (n, tokens, width), of n pictures · content in the joint space (k, projection).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +23,10 @@ from torch.nn import functional
 from ..files.clip_formats import VISION, read_tower
 from ..files.image_encoders import EncoderInfo
 from ..units.errors import CheckpointError
+from .content import Content, remove
 
+KEPT_READINGS = 128 << 20  # bytes: for ViT-H 90 pictures' slopes along one phrase
+_RIDGE = 1e-6  # relative: keeps directions that hardly reach the joint space from being moved far
 _HEAD = ("vision_model.post_layernorm.", "visual_projection.")
 
 
@@ -29,7 +38,7 @@ class PatchHead:
     attention_heads: int
     activation: str  # as transformers calls it
     eps: float  # of the norms
-    _last: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # the last reading, by what was read
+    _kept: OrderedDict[str, tuple[Tensor, Tensor]] = field(default_factory=OrderedDict)  # readings, by what was read
 
     def dense(self, hidden: Tensor) -> Tensor:
         """What each token says by itself, in the joint space: (n, tokens, width) → (n, tokens, projection).
@@ -43,15 +52,15 @@ class PatchHead:
     def reading(self, hidden: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
         """f(h) = dense (n, tokens, projection), and its slopes ∂⟨f, bᵢ⟩/∂h along the basis (n, tokens, k, width).
 
-        hidden (n, tokens, width), basis (k, projection). A tenth of a second a phrase for ViT-H, so the last one is
-        kept: it does not depend on method and strength, which people move while they look.
+        hidden (n, tokens, width), basis (k, projection). A tenth of a second a phrase and picture for ViT-H, so the
+        last ones are kept: they do not depend on method and strength, which people move while they look.
         """
         key = hashlib.sha256(hidden.numpy().tobytes() + basis.numpy().tobytes()).hexdigest()
-        if key not in self._last:
-            found = _slopes(self, hidden, basis)
-            self._last.clear()
-            self._last[key] = found
-        return self._last[key]
+        found = self._kept.pop(key, None) or _slopes(self, hidden, basis)
+        self._kept[key] = found
+        while sum(slopes.nbytes for _, slopes in self._kept.values()) > KEPT_READINGS:
+            self._kept.popitem(last=False)
+        return found
 
     def pooled(self, hidden: Tensor) -> Tensor:
         """The image embedding of hidden states, as the encoder itself ends: (n, tokens, width) → (n, projection)."""
@@ -128,3 +137,37 @@ def _check(info: EncoderInfo, head: PatchHead) -> None:
         raise CheckpointError(f"{info.path.name} does not fit its own layout: {error}") from None
     if not finite:
         raise CheckpointError(f"{info.path.name} is damaged: its last layer holds values that are not numbers.")
+
+
+def remove_from_patches(method: str, hidden: Tensor, content: Content, scale: float, head: PatchHead) -> Tensor:
+    """Hidden states without the content, by the method of that name: (n, tokens, width) → the same.
+
+    h' = h − Jᵀ(JJᵀ)⁻¹Δ, the smallest change that moves each token's reading f(h) by −Δ, to first order.
+
+    f is `PatchHead.dense`; Δ = f − remove(f) is what the unit's method takes from the reading, in the span of the
+    content; J (k, width) is the derivative of f along the content, through projection, norms and the last layer's value
+    path. For one phrase, g = ∂⟨f, t̂⟩/∂h: h' = h − ⟨Δ, t̂⟩g/‖g‖².
+    """
+    if method == "off" or scale == 0 or not content.embeds.any():
+        return hidden
+    basis = _basis(content)  # (k, projection), orthonormal
+    return torch.cat([_pulled(method, one, content, scale, head, basis) for one in hidden.split(1)])
+
+
+def _pulled(method: str, hidden: Tensor, content: Content, scale: float, head: PatchHead, basis: Tensor) -> Tensor:
+    """One picture: slopes of many would not fit into memory."""
+    states = hidden.float()
+    said, slopes = head.reading(states, basis)  # (1, tokens, projection), (1, tokens, k, width)
+    change = said - remove(method, said[0], content, scale)
+    wanted = change @ basis.mT  # (1, tokens, k)
+    gram = slopes @ slopes.mT  # (1, tokens, k, k)
+    ridge = _RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1).clamp_min(1e-12)
+    gram = gram + ridge[..., None, None] * torch.eye(len(basis))
+    step = torch.linalg.solve(gram, wanted[..., None])  # (1, tokens, k, 1)
+    return (states - (slopes.mT @ step)[..., 0]).to(hidden.dtype)
+
+
+def _basis(content: Content) -> Tensor:
+    """Orthonormal rows that span the content: (rank, projection) float32."""
+    _, s, vh = torch.linalg.svd(content.embeds.double(), full_matrices=False)
+    return vh[s > 1e-5 * s.max().clamp_min(1e-12)].float()
