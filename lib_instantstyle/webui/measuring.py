@@ -51,20 +51,24 @@ def analyse_in_turn(unit: StyleUnit, count: int, progress: Progress | None = Non
         if progress:
             progress(heard, doing)
 
-    while True:
-        with _turn() as ends:
-            found = live_analyst().analyse_until(lambda: time.monotonic() > ends, unit, count=count, progress=tell)
-        if found is not None:
-            return found
+    while (found := _one_turn(unit, count, tell)) is None:
+        pass
+    return found
+
+
+def _one_turn(unit: StyleUnit, count: int, tell: Progress) -> Analysis | None:
+    with analyst_in_turn() as analyst:
+        ends = time.monotonic() + TURN
+        return analyst.analyse_until(lambda: time.monotonic() > ends, unit, count=count, progress=tell)
 
 
 @contextmanager
-def _turn() -> Iterator[float]:
-    """One turn in the WebUI's queue, as a task of ours that Interrupt can stop; when it should end."""
+def analyst_in_turn() -> Iterator[Analyst]:
+    """The analyst, once the jobs before us are done, as a task of the WebUI's that its Interrupt can stop."""
     with queue_lock, uncast():
         shared.state.begin(job=TASK)
         try:
-            yield time.monotonic() + TURN
+            yield live_analyst()
         finally:
             shared.state.end()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib_instantstyle import __version__
+from lib_instantstyle.reference.analysis import Analysis, Meter, Parts
 from lib_instantstyle.units.unit import FIELDS
 
 from ..published import install
@@ -138,8 +139,9 @@ def test_an_analysis_that_cannot_be_made_is_refused(client: TestClient, body: An
 
 
 def test_analysis_waits_for_its_turn(client: TestClient, web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = []
-    monkeypatch.setattr(web.library("api"), "answer", lambda *_: held.append(web.queue_lock.locked()) or {})
+    held, found = [], Analysis((), Meter((), None), Parts("base", "model", None))
+    look = lambda *_, **__: held.append(web.queue_lock.locked()) or found  # noqa: E731
+    monkeypatch.setattr(web.library("measuring").live_analyst(), "analyse_until", look)
     client.post("/instantstyle/analyze", json=unit())
     assert held == [True]
     assert not web.queue_lock.locked()

@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from lib_instantstyle.reference.embedding import BATCH
+from lib_instantstyle.reference.vocabulary import vocabulary
+from lib_instantstyle.units.errors import StoppedError
+from lib_instantstyle.units.unit import StyleUnit
+
 from .seen import same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
@@ -92,3 +97,37 @@ def test_an_error_in_a_look_gives_the_queue_back(web: A1111) -> None:
 def test_a_long_look_waits_for_its_turn(web: A1111) -> None:
     with web.library("measuring").analyst_in_turn():
         assert not web.queue_lock.acquire(blocking=False)
+
+
+def reading(web: A1111, monkeypatch: pytest.MonkeyPatch, progress: Any) -> tuple[Any, list[str]]:
+    """An analysis in turns of one part of the vocabulary each, and the tasks that the WebUI hears of."""
+    measuring, state, tasks = web.library("measuring"), web.library("measuring").shared.state, []
+    begin = state.begin
+    monkeypatch.setattr(measuring, "TURN", -1.0)
+    monkeypatch.setattr(state, "begin", lambda job: (tasks.append(job), begin(job))[1])
+    asked = StyleUnit.from_dict(unit())
+    return measuring.analyse_in_turn(asked, 3, progress), tasks
+
+
+def test_jobs_come_in_between_while_the_vocabulary_is_read(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    found, tasks = reading(web, monkeypatch, lambda share, doing: shares.append(share))
+    assert len(found.words) == 3
+    assert tasks == ["instantstyle-analysis"] * -(-len(vocabulary()) // BATCH)
+    assert shares == sorted(shares)
+    assert web.library("measuring").shared.state.job == ""
+
+
+def test_interrupt_ends_a_reading_and_keeps_what_was_read(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = web.library("measuring").shared.state
+
+    def interrupt(share: float, doing: str) -> None:
+        state.interrupted = share > 0.4
+
+    with pytest.raises(StoppedError):
+        reading(web, monkeypatch, interrupt)
+    assert state.job == ""
+    assert web.queue_lock.acquire(blocking=False)
+    web.queue_lock.release()
+    _, tasks = reading(web, monkeypatch, lambda share, doing: None)
+    assert len(tasks) < 0.7 * len(vocabulary()) / BATCH + 1
