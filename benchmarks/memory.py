@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from lib_instantstyle.files.tensor_files import SafetensorsFile
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.unit import StyleUnit
-from tests.tiny.host import TinyHost
 
 from .controlnet import ControlNet, ControlNetMissing
-from .models import EMBED_DIM
+from .host import BenchHost
 from .peers import bytes_of, loaded
 from .report import Cell, Table, not_run
 from .sampling import picture
@@ -50,8 +49,8 @@ class Files:
     def adapter(self) -> Path:
         return self.folder / "adapters" / "adapter.safetensors"
 
-    def host(self, cache: Path) -> TinyHost:
-        return TinyHost(self.unet, self.folder, cache, EMBED_DIM)
+    def host(self, cache: Path) -> BenchHost:
+        return BenchHost(self.unet, self.folder, cache)
 
     def nested(self) -> dict[str, dict[str, Tensor]]:
         """The adapter as a whole, as others load it."""

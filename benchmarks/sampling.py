@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.unit import StyleUnit
-from tests.tiny.host import TinyHost
 
 from .controlnet import ControlNet, ControlNetMissing
-from .models import EMBED_DIM, marks
+from .host import BenchHost
+from .models import marks
 from .peers import SCALES, DiffusersAdapter
 from .report import Cell, Table, not_run
 from .timing import Meter, Subject, compare, kernels, processor, wall
@@ -33,7 +33,7 @@ class Bench:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.session = StyleSession(TinyHost(self.unet, self.folder, self.folder / "cache", EMBED_DIM))
+        self.session = StyleSession(BenchHost(self.unet, self.folder, self.folder / "cache"))
         self.rows = marks(self.inputs["sample"].shape[0])
 
     def run(self) -> None:
