@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ from ..files.adapters import AdapterInfo
 from ..files.image_encoders import EncoderInfo, Feature
 from ..files.text_towers import TextTowerInfo
 from ..units.blocks import Layer
-from ..units.errors import PictureError, placed
+from ..units.errors import PictureError, UnitError, placed
 from ..units.unit import PICTURE_FIELDS, StyleUnit
 from .host import Host
 from .pictures import Picture, read_picture
@@ -110,3 +110,26 @@ def content_tower(host: Host, unit: StyleUnit, encoder: EncoderInfo) -> TextTowe
         return None
     with placed(field="content_prompt"):
         return host.text_tower(encoder)
+
+
+def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
+    """Raise UnitError when a unit acts in no model call of any sampling pass.
+
+    `passes`: the model calls of each; the second is the hires pass.
+    """
+    for plan in plans:
+        own = [total for number, total in enumerate(passes) if plan.unit.acts_in(hires=number > 0)]
+        if not own:
+            raise UnitError(
+                "This reference acts in the hires pass only, and this job has none. Turn on hires fix, or set Passes "
+                "to both.",
+                "passes",
+                plan.number,
+            )
+        if not any(plan.unit.window.holds_a_step_of(total) for total in own):
+            raise UnitError(
+                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
+                f"{' + '.join(map(str, own))} model calls. Widen the window or take more steps.",
+                "start",
+                plan.number,
+            )
