@@ -19,7 +19,10 @@ def pick_device(name: str | None = None) -> torch.device:
         raise InstantStyleError(f"device must be like cuda, cuda:1, mps or cpu, got {name!r}.", "device") from None
     here = {"cuda": torch.cuda.is_available(), "mps": _has_mps()}
     if not here.get(device.type, True):
-        raise InstantStyleError(f"This torch {torch.__version__} has no device {name!r}. Take cpu.", "device")
+        raise InstantStyleError(f"This torch {torch.__version__} has no device {name!r}. Use cpu.", "device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InstantStyleError(f"There is no device {name!r}: this machine has {count}, counted from 0.", "device")
     return device
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files.tensor_files import SUFFIXES
 from ..reference.names import fingerprint, sampled_content
+from .hidden import is_hidden
 from .models import Checkpoint, description_of
 
 _TEXT = (".json", ".txt")  # configurations and tokenizers
@@ -54,11 +55,7 @@ def _listing(folder: Path) -> str:
 
 def _contents(folder: Path) -> str:
     files = (file for file in folder.rglob("*") if file.suffix in (*SUFFIXES, *_TEXT) and file.is_file())
-    return _content(folder, (file for file in files if not _is_hidden(file.relative_to(folder))))
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return _content(folder, (file for file in files if not is_hidden(file.relative_to(folder))))
 
 
 def _content(folder: Path, files: Iterable[Path]) -> str:

@@ -14,10 +14,13 @@ from ..files.containers import SHARD_INDEX_SUFFIX
 from ..files.tensor_files import may_hold_tensors, open_tensors
 from ..units.blocks import attention_layers
 from ..units.errors import IncompatibleModelError
-from .models import is_hub_id
+from .models import Checkpoint, Model, is_hub_id
 
 UNET_PREFIX = "model.diffusion_model."  # of a checkpoint file; a folder's UNet has no prefix
 _KEY = ".attn2.to_k.weight"
+_INPUTS = ("input_blocks.0.0.weight", "conv_in.weight")  # (out, channels, 3, 3) of a checkpoint file, of a folder
+LATENT = 4  # channels
+_MADE_FOR = {9: " (an inpainting model)", 8: " (an InstructPix2Pix model)"}
 
 
 def check_model(model: str | Path, adapter: AdapterInfo | None = None) -> str:
@@ -26,12 +29,30 @@ def check_model(model: str | Path, adapter: AdapterInfo | None = None) -> str:
     if not path.exists() and is_hub_id(model):
         return f"{model} is a Hub id; it is looked at when it is used"
     shapes = _unet_shapes(path)
+    _check_channels(path, shapes)
     layers = attention_layers(skeleton(shapes))
     if adapter is not None:
         adapter.check_fits(layers)
     kind = "diffusers folder" if path.is_dir() else "checkpoint file"
     fits = f"; {adapter.path.name} fits" if adapter is not None else ""
     return f"SDXL layout ({kind}, {len(layers)} cross-attention layers){fits}"
+
+
+def check_channels(model: Model) -> None:
+    """Raise IncompatibleModelError for a model on disk that takes a picture beside the latent, as inpainting does."""
+    path = Path(model.path if isinstance(model, Checkpoint) else model).expanduser()
+    if path.is_file() or (path / "unet").is_dir():
+        _check_channels(path, _unet_shapes(path))
+
+
+def _check_channels(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = next((shapes[key][1] for key in _INPUTS if len(shapes.get(key, ())) > 1), LATENT)
+    if found != LATENT:
+        raise IncompatibleModelError(
+            f"{path.name} takes {found} input channels{_MADE_FOR.get(found, '')}, and pictures are drawn here from the "
+            f"{LATENT} of a latent alone. Use a plain text-to-image checkpoint of SDXL.",
+            "model",
+        )
 
 
 def _unet_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_instantstyle.standalone import Checkpoint
 from lib_instantstyle.standalone.models import obeying_marks, open_pipeline
-from lib_instantstyle.standalone.training.recipe import NoiseSchedule
+from lib_instantstyle.standalone.training.recipe import loss_weights, noise_schedule
 from lib_instantstyle.units.errors import IncompatibleModelError
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
@@ -38,10 +38,10 @@ def test_a_marked_file_opens_as_what_it_is_whatever_describes_it(single_file: Pa
     assert pipe.scheduler.config.prediction_type == "v_prediction"
     pipe.scheduler.set_timesteps(4)
     assert pipe.scheduler.timesteps[0] == 999  # where nothing is left of the picture
-    schedule = NoiseSchedule.of(pipe.scheduler)
-    assert schedule.prediction == "v_prediction"
-    assert schedule.alphas[-1] == 0
-    weights = schedule.loss_weights(torch.tensor([0, 999]), "picture")
+    schedule = noise_schedule(pipe.scheduler)
+    assert schedule.config.prediction_type == "v_prediction"
+    assert schedule.alphas_cumprod[-1] == 0
+    weights = loss_weights(schedule, torch.tensor([0, 999]), "picture")
     assert weights is not None
     assert weights.isfinite().all()
 

@@ -15,6 +15,8 @@ from ..devices import pick_device
 from .materials import Place
 from .settings import Settings
 
+# What torchrun, srun and mpirun tell a process of its number and of how many there are, as Accelerate looks for it.
+_LAUNCHERS = (("RANK", "WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
 PATIENCE = timedelta(hours=6)  # that processes wait for each other, while one of them encodes or draws samples
 Made = TypeVar("Made")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -26,7 +28,9 @@ def make_accelerator(settings: Settings) -> Any:
     Raises InstantStyleError when it is not installed or cannot be had in this precision.
     """
     if settings.precision == "fp16" and (settings.cpu or pick_device().type == "cpu"):
-        raise InstantStyleError("Precision fp16 needs a GPU, and this runs on a CPU. Say bf16, or no.", "precision")
+        raise InstantStyleError(
+            "Precision fp16 needs a GPU, and this runs on a CPU. Use bf16, or no (full precision).", "precision"
+        )
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.utils import is_tensorboard_available
@@ -54,6 +58,14 @@ def place_of(accelerator: Any) -> Place:
     """Where this process computes; the frozen networks have the precision of the training."""
     dtype = DTYPES.get(accelerator.mixed_precision, torch.float32)
     return Place(accelerator.device, dtype, accelerator.process_index, accelerator.num_processes)
+
+
+def is_first() -> bool:
+    """Whether this process answers for a training: of several that a launcher has started together, the first."""
+    for rank, size in _LAUNCHERS:
+        if rank in os.environ and os.environ.get(size, "1") != "1":
+            return os.environ[rank] == "0"
+    return True
 
 
 def processes_here(accelerator: Any) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from .draws import Draw
 from .folder import FolderSamples
 from .frozen_encoders import FrozenEncoders
 from .prediction import ModelInput
-from .recipe import NoiseSchedule, dropped, latents_of, noise_of
+from .recipe import dropped, latents_of, noise_of, target_of
 from .settings import Settings
 from .shards import ShardSamples
 
@@ -136,7 +136,7 @@ class Batches:
     """Makes the batch of a training pass."""
 
     source: ExampleSource
-    schedule: NoiseSchedule
+    schedule: Any  # a DDPMScheduler
     scaling: float  # of the VAE's latents
     no_picture: Tensor  # (width,) or (patches + 1, width): the feature of a dropped image prompt
     settings: Settings
@@ -153,9 +153,9 @@ class Batches:
         features = torch.stack([self.no_picture if image else feature for (image, _), feature in pairs])
         latents = latents_of(examples.moments, draws, self.scaling)
         noise = noise_of(draws, latents.shape[1:], self.settings.noise_offset)
-        timesteps = torch.tensor([draw.below("timestep", len(self.schedule.alphas)) for draw in draws])
-        noisy = self.schedule.noisy(latents, noise, timesteps)
-        target = self.schedule.target(latents, noise, timesteps)
+        timesteps = torch.tensor([draw.below("timestep", self.schedule.config.num_train_timesteps) for draw in draws])
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        target = target_of(self.schedule, latents, noise, timesteps)
         given = (noisy, timesteps, context, pooled, examples.time_ids, features)
         return ModelInput(*(self._placed(tensor) for tensor in given)), target.to(self.device)
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ...reference.names import fingerprint
-from ...units.errors import InstantStyleError, PictureError
+from ...units.errors import PictureError
 from ..model_identity import identity
 from .batches import Examples, drawn_caption
-from .crops import cut
+from .crops import cut, none_readable
 from .curve import Bar
 from .draws import Draw
 from .folder import Entry, index_of
@@ -59,7 +59,7 @@ class Cache:
             self.skipped[str(self._entries[row].path)] = _why(self._entries[row])
         self._usable = np.flatnonzero(state == THERE).tolist()
         if not self._usable:
-            raise InstantStyleError("None of the pictures can be read. Look at the messages above.", "data")
+            raise none_readable(self.skipped)
         self._encoders.let_encoder_go()
 
     def take(self, draws: Sequence[Draw]) -> Examples:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ...units.errors import InstantStyleError
 
 MIDDLE = (0.5, 0.5)
 
@@ -19,6 +22,12 @@ class RawSample:
     name: str
     image: Image.Image  # upright RGB
     captions: tuple[str, ...]  # at least one, may be empty text
+
+
+def none_readable(skipped: Mapping[str, str]) -> InstantStyleError:
+    """What is said where no picture can be read. `skipped`: which → why."""
+    first = next(iter(skipped.values()), "there is none.")
+    return InstantStyleError(f"None of the pictures can be read. The first: {first}", "data")
 
 
 @dataclass(frozen=True, eq=False)

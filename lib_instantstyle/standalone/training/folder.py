@@ -1,7 +1,8 @@
-"""A folder of pictures with captions: NAME.txt beside NAME.png, or a metadata.jsonl."""
+"""A folder of pictures with captions: NAME.txt, .caption or .json beside NAME.png, or a metadata table."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +11,11 @@ from PIL import Image
 
 from ...reference.pictures import SUFFIXES, decode_picture
 from ...units.errors import InstantStyleError, PictureError
-from .captions import NONE, read_metadata
-from .crops import RawSample
+from ..hidden import is_hidden
+from .captions import NONE, TABLES, of_file, read_table, tables_in
+from .captions import SUFFIXES as CAPTIONS
+from .crops import RawSample, none_readable
 from .draws import shuffled
-
-METADATA = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -39,26 +40,44 @@ class Entry:
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Every picture below the folder, in order of its path. Raises InstantStyleError when there is none."""
-    told = read_metadata(folder / METADATA) if (folder / METADATA).is_file() else {}
-    paths = {path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()}
-    paths |= told.keys()
+    """Every picture below the folder, in order of its path, with the captions that some table or file there gives it.
+
+    Raises InstantStyleError when there is none, or a table is wrong.
+    """
+    files = [path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)) and path.is_file()]
+    told: dict[Path, tuple[str, ...]] = {}
+    for table in tables_in(files):
+        told |= read_table(table)
+    beside = _beside(files)
+    paths = {path for path in files if path.suffix.lower() in SUFFIXES} | told.keys()
     if not paths:
         raise InstantStyleError(
             f"There is no picture in {folder}. Put PNG or JPEG files there, each with its caption in a .txt beside it, "
-            f"or in {METADATA}.",
+            f"or in {TABLES[0]}.",
             "data",
         )
-    return [Entry(path, told.get(path) or _beside(path)) for path in sorted(paths)]
+    return [Entry(path, told.get(path) or _read(beside, path)) for path in sorted(paths)]
 
 
-def _beside(path: Path) -> tuple[str, ...]:
-    try:
-        return (path.with_suffix(".txt").read_text("utf-8-sig").strip(),)
-    except FileNotFoundError:
-        return NONE
-    except UnicodeDecodeError:
-        raise InstantStyleError(f"{path.with_suffix('.txt')} is not UTF-8 text. Save it as UTF-8.", "data") from None
+def _beside(files: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The files of captions by the picture's path without its ending, or with it: a.txt, a.TXT, a.png.txt."""
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(files, key=lambda path: path.name):
+        if path.suffix.lower() in CAPTIONS:
+            found.setdefault(path.with_suffix(""), []).append(path)
+    return {key: sorted(paths, key=lambda path: CAPTIONS.index(path.suffix.lower())) for key, paths in found.items()}
+
+
+def _read(beside: Mapping[Path, Sequence[Path]], picture: Path) -> tuple[str, ...]:
+    for path in (*beside.get(picture.with_suffix(""), ()), *beside.get(picture, ())):
+        try:
+            captions = of_file(path.read_bytes(), path.suffix.lower())
+        except ValueError:
+            kind = "JSON" if path.suffix.lower() == ".json" else "UTF-8 text"
+            raise InstantStyleError(f"{path} is not {kind}. Save it as UTF-8.", "data") from None
+        if captions is not None:
+            return captions
+    return NONE
 
 
 def index_of(number: int, count: int, seed: int) -> int:
@@ -89,4 +108,4 @@ class FolderSamples:
                     return entry.sample()
                 except PictureError as error:
                     self.skipped[str(entry.path)] = error.message
-        raise InstantStyleError("None of the pictures can be read. Look at the messages above.", "data")
+        raise none_readable(self.skipped)

@@ -101,6 +101,10 @@ class FrozenEncoders:
             self._contexts.popitem(last=False)
         return torch.stack([context for context, _ in found]), torch.stack([pooled for _, pooled in found])
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens CLIP makes of a text, start and end included."""
+        return len(self.pipe.tokenizer_2(text, truncation=False, verbose=False).input_ids)
+
     def let_encoder_go(self) -> None:
         """Forget the image encoder; it is loaded again when it is needed."""
         self._encoder = None

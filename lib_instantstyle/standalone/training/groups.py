@@ -30,7 +30,7 @@ def read_groups(specs: Sequence[str], layers: Sequence[Layer]) -> tuple[Group, .
     Raises InstantStyleError for a share that is no positive number, UnknownBlockError for an address of nothing.
     """
     if not specs:
-        raise InstantStyleError("At least one group of blocks must be trained; none was given. Say --blocks style.")
+        raise InstantStyleError("At least one group of blocks must be trained; none was given. Use --blocks style.")
     parsed = [_parsed(spec) for spec in specs]
     total = sum(share for _, share in parsed)
     return tuple(Group(name, _layers(name, layers), share / total) for name, share in parsed)

@@ -16,6 +16,7 @@ from ...reference.names import sampled_content
 from ...units.blocks import Layer, attention_layers
 from ...units.errors import AdapterNotFoundError, InstantStyleError
 from ..model_identity import content_identity, description_identity
+from ..model_shapes import check_channels
 from ..models import Checkpoint, Model, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .batches import EncodedFolder, EncodedShards, ExampleSource
@@ -23,6 +24,7 @@ from .cache import Cache
 from .folder import Entry, FolderSamples, list_folder
 from .frozen_encoders import FrozenEncoders, Moments, feature_of, find_encoder
 from .groups import Group, read_groups, trained_layers
+from .notices import notices
 from .settings import Settings
 from .shards import ShardSamples, find_shards
 
@@ -67,6 +69,7 @@ class Materials:
     adapter: LearningAdapter
     encoders: FrozenEncoders
     source: ExampleSource
+    warnings: tuple[str, ...] = ()
 
     def identity(self, samples: int, processes: int) -> dict[str, Any]:
         """What the loss curve depends on, the same on every machine that has copies of the files.
@@ -95,16 +98,17 @@ class Materials:
 
 def find_files(settings: Settings) -> Files:
     """Look at the data, the encoder and the adapter to go on from. Raises InstantStyleError for what cannot be used."""
+    check_channels(base_of(settings))
     shards = find_shards(settings.data)
     if not shards and not settings.data.is_dir():
         raise InstantStyleError(
-            "--data must be a folder of pictures, or .tar shards: a folder of them, one, or a pattern like data/*.tar; "
-            f"there is no {settings.data}. Check the path.",
+            "--data must be a folder of pictures, or shards (.tar, .tar.gz): a folder, one, or a pattern like "
+            f"data/*.tar; there is no {settings.data}. Check the path.",
             "data",
         )
     if not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
         raise InstantStyleError(
-            f"--out must not lie inside --data, got {settings.out}: its pictures are no data.", "out"
+            f"--out must not lie inside --data, or its own pictures would be trained on; got {settings.out}.", "out"
         )
     init = _inspected(settings.init) if settings.init else None
     encoder = find_encoder(settings.encoder)
@@ -128,7 +132,8 @@ def open_materials(settings: Settings, place: Place, moments: Moments | None = N
     adapter = _adapter(settings, files, modules, trained_layers(groups))
     encoders = FrozenEncoders(pipe, files.encoder, files.feature, moments)
     source = _source(files, encoders, sized, place)
-    return Materials(sized, files, pipe, modules, groups, adapter, encoders, source)
+    told = notices(settings.data, files.entries, files.shards, encoders.count_tokens)
+    return Materials(sized, files, pipe, modules, groups, adapter, encoders, source, tuple(told))
 
 
 def base_of(settings: Settings) -> Model:
@@ -176,7 +181,7 @@ def _check_init(init: AdapterInfo, settings: Settings, feature: Feature) -> None
         raise InstantStyleError(
             f"{init.path.name} is a {init.variant} adapter that reads {init.feature.encoder_name}, {init.feature.kind} "
             f"and {init.feature.width} wide; this training is of kind {settings.kind} on features {feature.width} "
-            "wide. Give --kind and --encoder that belong to it.",
+            "wide. Use the --kind and --encoder this adapter was trained with.",
             "init",
         )
     if settings.tokens not in (None, init.tokens):

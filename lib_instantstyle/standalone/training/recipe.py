@@ -1,10 +1,9 @@
-"""The formulas of the official recipe (tencent-ailab/IP-Adapter@62e4af9, tutorial_train_sdxl.py), written out."""
+"""The official recipe (tencent-ailab/IP-Adapter@62e4af9, tutorial_train_sdxl.py), on diffusers' noise schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,53 +18,38 @@ PREDICTIONS = ("epsilon", "v_prediction")
 MOST_SNR = 5.0
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseSchedule:
-    """x_t = √ᾱ x₀ + √(1 − ᾱ) ε, and what the UNet is to predict from it."""
+def noise_schedule(scheduler: Any) -> Any:
+    """The DDPMScheduler that a pipeline's checkpoint was trained with. Raises IncompatibleModelError for others."""
+    from diffusers import DDPMScheduler
 
-    alphas: Tensor  # (timesteps,) ᾱ
-    prediction: str  # SDXL's is epsilon
+    made = DDPMScheduler.from_config(scheduler.config)
+    if made.config.prediction_type not in PREDICTIONS:
+        raise IncompatibleModelError(
+            f"The model must predict {' or '.join(PREDICTIONS)}, this one predicts {made.config.prediction_type}."
+        )
+    return made
 
-    @classmethod
-    def of(cls, scheduler: Any) -> NoiseSchedule:
-        """The schedule that a pipeline's checkpoint was trained with. Raises IncompatibleModelError for others."""
-        from diffusers import DDPMScheduler
 
-        made = DDPMScheduler.from_config(scheduler.config)
-        if made.config.prediction_type not in PREDICTIONS:
-            raise IncompatibleModelError(
-                f"The model must predict {' or '.join(PREDICTIONS)}, this one predicts {made.config.prediction_type}."
-            )
-        return cls(made.alphas_cumprod, made.config.prediction_type)
+def target_of(schedule: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the prediction is held against: the noise, or the velocity."""
+    if schedule.config.prediction_type == "epsilon":
+        return noise
+    return schedule.get_velocity(latents, noise, timesteps)
 
-    def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Latents (n, c, h, w) with noise of the timesteps (n,)."""
-        signal, spread = self._weights(timesteps)
-        return signal * latents + spread * noise
 
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the prediction is held against: the noise, or v = √ᾱ ε − √(1 − ᾱ) x₀."""
-        if self.prediction == "epsilon":
-            return noise
-        signal, spread = self._weights(timesteps)
-        return signal * noise - spread * latents
+def loss_weights(schedule: Any, timesteps: Tensor, weighting: str) -> Tensor | None:
+    """(n,) what the squared error of each sample counts; None: all the same.
 
-    def loss_weights(self, timesteps: Tensor, weighting: str) -> Tensor | None:
-        """(n,) what the squared error of each sample counts; None: all the same.
+    For "picture" nearly clean pictures count less (min-SNR with 5, arXiv:2303.09556), and nearly pure noise as if
+    velocity were predicted (arXiv:2202.00512), since a small error there moves colours and places most.
+    """
+    from diffusers.training_utils import compute_snr
 
-        For "picture" nearly clean pictures count less (min-SNR with 5, arXiv:2303.09556), and nearly pure noise as if
-        velocity were predicted (arXiv:2202.00512), since a small error there moves colours and places most.
-        """
-        if weighting == "noise":
-            return None
-        alpha = self.alphas[timesteps.cpu()]
-        snr = alpha / (1 - alpha)
-        held_down = (MOST_SNR / snr).clamp(max=1)
-        return held_down * (1 + 1 / snr) if self.prediction == "epsilon" else held_down
-
-    def _weights(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
-        return alpha.sqrt(), (1 - alpha).sqrt()
+    if weighting == "noise":
+        return None
+    snr = compute_snr(schedule, timesteps.cpu())
+    held_down = (MOST_SNR / snr).clamp(max=1)
+    return held_down * (1 + 1 / snr) if schedule.config.prediction_type == "epsilon" else held_down
 
 
 def latents_of(moments: Tensor, draws: Sequence[Draw], factor: float) -> Tensor:
@@ -92,7 +76,11 @@ def dropped(draw: Draw, settings: Settings) -> tuple[bool, bool]:
 
 
 def rate_at(step: int, settings: Settings) -> float:
-    """The learning rate of a step counted from 0."""
+    """The learning rate of a step counted from 0.
+
+    As diffusers' get_scheduler, but a function of the step, so that a resume has nothing to restore, and with a warm-up
+    that does not waste the first step on a rate of 0.
+    """
     if step < settings.warmup:
         return settings.rate * (step + 1) / settings.warmup
     if settings.schedule == "constant":

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...units.errors import InstantStyleError
 
+MOST = 2.0**53  # of what has no other end; infinity is beyond
 KINDS = {"base": 4, "plus": 16}  # tokens of the published SDXL adapters
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -84,8 +85,10 @@ class Settings:
 Rule = tuple[str, Callable[[Any], bool], str]
 
 
-def _at_least(low: float, *names: str) -> list[Rule]:
-    return [(name, lambda value: value >= low, f"{low:g} or more") for name in names]
+def _from(low: float, high: float, *names: str) -> list[Rule]:
+    """Both ends included; what is not a number lies nowhere."""
+    rule = f"{low:g} or more" if high == MOST else f"between {low:g} and {high:g}"
+    return [(name, lambda value: low <= value <= high, rule) for name in names]
 
 
 _RULES: list[Rule] = [
@@ -93,9 +96,11 @@ _RULES: list[Rule] = [
     ("schedule", lambda value: value in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
     ("weighting", lambda value: value in WEIGHTINGS, f"one of {', '.join(WEIGHTINGS)}"),
     ("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-    ("rate", lambda value: value > 0, "above 0"),
-    ("size", lambda value: value >= 64 and value % 8 == 0, "a multiple of 8, 64 or more"),
-    *_at_least(1, "tokens", "steps", "batch", "accumulate", "save_every", "keep", "workers", "sample_steps"),
-    *_at_least(0, "weight_decay", "warmup", "clip", "noise_offset", "drop_image", "drop_text", "drop_both"),
-    *_at_least(0, "sample_every", "seed"),
+    ("rate", lambda value: 0 < value <= MOST, "a number above 0"),
+    ("size", lambda value: 64 <= value <= 8192 and value % 8 == 0, "a multiple of 8 between 64 and 8192"),
+    *_from(1, MOST, "tokens", "steps", "batch", "accumulate", "save_every", "keep", "workers"),
+    *_from(0, MOST, "weight_decay", "warmup", "clip", "noise_offset", "sample_every", "seed"),
+    *_from(0, 1, "drop_image", "drop_text", "drop_both"),
+    *_from(1, 1000, "sample_steps"),
+    *_from(0, 100, "sample_guidance"),
 ]

@@ -6,34 +6,60 @@ a window of samples. Where a process stands is two numbers, so a training goes o
 
 from __future__ import annotations
 
-import json
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...reference.pictures import SUFFIXES, decode_picture
 from ...units.errors import InstantStyleError, PictureError
-from .captions import NONE, of_record
-from .crops import RawSample
+from ..hidden import is_hidden
+from .captions import NONE, of_file
+from .captions import SUFFIXES as CAPTIONS
+from .crops import RawSample, none_readable
 from .draws import shuffled
 
+SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")  # what tarfile reads everywhere
+UNREAD = (".tar.zst", ".tzst", ".tar.lz4", ".tar.z")
+READ = {*SUFFIXES, *CAPTIONS}  # endings of a sample
 WINDOW = 256  # samples that are shuffled among each other, in memory as compressed files
 
 
 def find_shards(data: Path) -> list[Path]:
-    """The shards that a folder, a file or a pattern names; none where the path is no matter of shards."""
+    """The shards that a folder and those in it, a file or a pattern names; none where the path is no matter of shards.
+
+    Raises InstantStyleError for a compression that Python does not read, and for a folder of pictures beside shards.
+    """
     if data.is_dir():
-        return sorted(data.glob("*.tar"))
-    if data.suffix == ".tar" and data.is_file():
-        return [data]
-    return sorted(data.parent.glob(data.name)) if "*" in data.name and data.suffix == ".tar" else []
+        files = [path for path in sorted(data.rglob("*")) if not is_hidden(path.relative_to(data)) and path.is_file()]
+        found = _shards(files)
+        if found and (picture := next((path for path in files if path.suffix.lower() in SUFFIXES), None)):
+            raise InstantStyleError(
+                f"{data} holds shards like {found[0].name} and pictures like {picture.name}. Give a folder of either.",
+                "data",
+            )
+        return found
+    if data.is_file():
+        return _shards([data])
+    return _shards(sorted(data.parent.glob(data.name))) if "*" in data.name else []
+
+
+def _shards(files: Sequence[Path]) -> list[Path]:
+    if unread := next((path for path in files if path.name.lower().endswith(UNREAD)), None):
+        raise InstantStyleError(
+            f"{unread} is compressed in a way that Python does not read. Unpack it to a .tar, or compress it as "
+            ".tar.gz.",
+            "data",
+        )
+    return [path for path in files if path.name.lower().endswith(SHARDS)]
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """The files of one sample, by their endings."""
+    """The files of one sample, by their endings; of those that nobody reads the ending alone."""
 
     name: str  # for people: shard and key
     files: dict[str, bytes] = field(default_factory=dict)
@@ -42,25 +68,36 @@ class Member:
         """The picture and its captions. Raises PictureError naming the sample."""
         data = next((self.files[ending] for ending in self.files if ending in SUFFIXES), None)
         if data is None:
-            raise PictureError(f"{self.name} has no picture (found {', '.join(self.files)}).")
+            raise PictureError(f"{self.name} has no picture (found {', '.join(self.files)}).{self._hint()}")
         try:
-            return RawSample(self.name, decode_picture(data), self._captions())
+            return RawSample(self.name, decode_picture(data), self.captions())
         except PictureError as error:
             raise PictureError(f"{self.name}: {error.message}") from None
 
-    def _captions(self) -> tuple[str, ...]:
-        try:
-            told = of_record(json.loads(self.files[".json"])) if ".json" in self.files else None
-            return told or ((self.files[".txt"].decode("utf-8-sig").strip(),) if ".txt" in self.files else NONE)
-        except ValueError:  # no JSON, or no UTF-8
-            raise PictureError("its caption is neither JSON nor UTF-8 text.") from None
+    def captions(self) -> tuple[str, ...]:
+        """Raises PictureError where they cannot be read."""
+        for ending in CAPTIONS:
+            try:
+                told = of_file(self.files[ending], ending) if ending in self.files else None
+            except ValueError:  # no JSON, or no UTF-8
+                raise PictureError("its caption is neither JSON nor UTF-8 text.") from None
+            if told is not None:
+                return told
+        return NONE
+
+    def _hint(self) -> str:
+        if self.name.endswith(":metadata"):
+            return " A table inside a shard is not read: put each caption beside its picture, like 0001.txt."
+        if any(ending.endswith(SUFFIXES) for ending in self.files):
+            return " What stands behind the first dot of a name is its ending: name the files without other dots."
+        return ""
 
 
 def members(shard: Path) -> Iterator[Member]:
     """The samples of a shard, in its order. Raises InstantStyleError naming a shard that is broken."""
     found: Member | None = None
     try:
-        with tarfile.open(shard, "r|") as archive:
+        with tarfile.open(shard, "r|*") as archive:
             for entry in archive:
                 key, ending = _key(entry.name)
                 file = archive.extractfile(entry) if entry.isfile() and ending else None
@@ -71,9 +108,11 @@ def members(shard: Path) -> Iterator[Member]:
                     if found is not None:
                         yield found
                     found = Member(name)
-                found.files[ending] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InstantStyleError(f"{shard} is no tar file, or is cut short ({error}). Copy it again.", "data") from None
+                found.files[ending] = file.read() if ending in READ else b""
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise InstantStyleError(
+            f"{shard} is not a tar file, or is cut short ({error}). Copy it again.", "data"
+        ) from None
     if found is not None:
         yield found
 
@@ -81,8 +120,9 @@ def members(shard: Path) -> Iterator[Member]:
 def _key(name: str) -> tuple[str, str]:
     """What a file of a shard is called without its ending, and its ending; hidden files have none."""
     folder, _, last = name.rpartition("/")
-    stem, dot, ending = last.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), f".{ending.lower()}" if stem and dot else ""
+    stem, _, ending = last.partition(".")
+    shown = ending and not is_hidden(PurePosixPath(name))
+    return (f"{folder}/{stem}" if folder else stem), f".{ending.lower()}" if shown else ""
 
 
 class ShardSamples:
@@ -128,7 +168,7 @@ class ShardSamples:
 
     def _next_epoch(self) -> None:
         if not self._found:
-            raise InstantStyleError("There is no picture that can be read in the shards. Look at the messages.", "data")
+            raise none_readable(self.skipped)
         self._epoch, self._taken, self._found = self._epoch + 1, 0, False
         self._stream = self._samples(self._epoch)
 

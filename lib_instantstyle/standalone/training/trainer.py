@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...units.errors import InstantStyleError
+from ...units.errors import InstantStyleError, log
 from .accelerated import alike, make_accelerator, of_all, place_of, processes_here, together
 from .batches import Batches, ExampleSource
 from .checkpoints import Checkpoints, State, check_same, metadata, refuse_used
@@ -19,7 +19,7 @@ from .frozen_encoders import Moments
 from .groups import Group, drawn_group
 from .materials import Materials, open_materials
 from .prediction import StyledPrediction
-from .recipe import NoiseSchedule, loss_of, rate_at
+from .recipe import loss_of, loss_weights, noise_schedule, rate_at
 from .settings import Settings
 from .sheets import draw_sheet
 
@@ -36,6 +36,7 @@ class Outcome:
     seconds: float  # that the steps of this run took
     blocks: tuple[str, ...]  # the groups
     skipped: dict[str, str]  # pictures that could not be read, by any process → why
+    warnings: tuple[str, ...]  # what should be known of the data, also said before the first step
 
 
 def train(settings: Settings, moments: Moments | None = None) -> Outcome:
@@ -48,6 +49,9 @@ def train(settings: Settings, moments: Moments | None = None) -> Outcome:
         settings.check()
     accelerator = make_accelerator(settings)
     materials = together(lambda: _opened(settings, accelerator, moments))
+    if accelerator.is_main_process:
+        for message in materials.warnings:
+            log.warning(message)
     _encode(materials.source, accelerator, settings.quiet)
     run = Run(materials, accelerator)
     curve = Curve(settings.out / "loss.csv", run.start) if accelerator.is_main_process else None
@@ -57,7 +61,7 @@ def train(settings: Settings, moments: Moments | None = None) -> Outcome:
         seconds = time.monotonic() - started
         skipped = dict(of_all(list(materials.source.skipped.items())))
     loss = curve.recent if curve else None
-    return Outcome(run.adapter_path, settings.steps, loss, seconds, settings.blocks, skipped)
+    return Outcome(run.adapter_path, settings.steps, loss, seconds, settings.blocks, skipped, materials.warnings)
 
 
 def _opened(settings: Settings, accelerator: Any, moments: Moments | None) -> Materials:
@@ -166,7 +170,7 @@ class Run:
         draws = [Draw(self.settings.seed, number) for number in self.split.numbers(step, at)]
         given, target = self.batches.make(draws)
         with self.accelerator.accumulate(self.prediction):
-            weights = self.batches.schedule.loss_weights(given.timesteps, self.settings.weighting)
+            weights = loss_weights(self.batches.schedule, given.timesteps, self.settings.weighting)
             loss = loss_of(self.prediction(given, acting), target, weights)
             self.accelerator.backward(loss)
             if self.settings.clip and self.accelerator.sync_gradients:
@@ -231,7 +235,7 @@ def _batches(materials: Materials, accelerator: Any) -> Batches:
     pipe = materials.pipe
     return Batches(
         materials.source,
-        NoiseSchedule.of(pipe.scheduler),
+        noise_schedule(pipe.scheduler),
         pipe.vae.config.scaling_factor,
         materials.encoders.no_picture(),
         materials.settings,

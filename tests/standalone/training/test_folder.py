@@ -24,6 +24,54 @@ def test_captions_lie_beside_pictures_or_are_none(tmp_path: Path) -> None:
     assert captions(tmp_path) == {"alone.jpg": ("",), "inner/0.png": ("a cat on the roof",)}
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("0.TXT", b"told"),
+        ("0.caption", b"\xef\xbb\xbftold\n"),
+        ("0.png.txt", b"told"),
+        ("0.json", b'{"caption": "told", "width": 3}'),
+        ("metadata.csv", b"file_name,text\n0.png,told\n"),
+        ("metadata.csv", b'caption,file_name\n"told",0.png\n'),
+        ("metadata.jsonl", b'{"file_name": "0.png", "caption": "told"}'),
+    ],
+)
+def test_captions_are_read_wherever_tools_put_them(tmp_path: Path, name: str, data: bytes) -> None:
+    for folder in (tmp_path, tmp_path / "train"):  # a split has its own table
+        folder.mkdir(exist_ok=True)
+        picture(0).save(folder / "0.png")
+        (folder / name).write_bytes(data)
+    assert captions(tmp_path) == {"0.png": ("told",), "train/0.png": ("told",)}
+
+
+def test_of_several_captions_the_richer_file_counts(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "0.png")
+    (tmp_path / "0.caption").write_text("caption")
+    assert captions(tmp_path) == {"0.png": ("caption",)}
+    (tmp_path / "0.txt").write_text("text")
+    assert captions(tmp_path) == {"0.png": ("text",)}
+    (tmp_path / "0.json").write_text('{"width": 3}')  # says nothing
+    assert captions(tmp_path) == {"0.png": ("text",)}
+    (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,table\n")
+    assert captions(tmp_path) == {"0.png": ("table",)}
+
+
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    for hidden in ("__MACOSX/0.png", ".thumbnails/0.png", "._0.png", "__MACOSX/metadata.csv"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"left by a program")
+    assert captions(tmp_path) == {"0.png": ("a cat on the roof",)}
+
+
+@pytest.mark.parametrize("data", [b"text\na cat\n", b"file_name,kind\n0.png,cat\n", b"\xff\xfe"])
+def test_a_csv_that_names_no_picture_or_no_caption_is_refused(tmp_path: Path, data: bytes) -> None:
+    write_pictures(tmp_path, 1)
+    (tmp_path / "metadata.csv").write_bytes(data)
+    with pytest.raises(InstantStyleError, match=r"metadata\.csv"):
+        list_folder(tmp_path)
+
+
 def test_metadata_gives_one_caption_or_several_and_comes_first(tmp_path: Path) -> None:
     write_pictures(tmp_path, 3)
     lines = [{"file_name": "0.png", "text": "one"}, {"file_name": "1.png", "text": ["two", " three "]}]

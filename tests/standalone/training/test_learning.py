@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.standalone.models import open_pipeline
 from lib_instantstyle.standalone.training import train
 from lib_instantstyle.standalone.training.batches import Batches
 from lib_instantstyle.standalone.training.draws import Draw
 from lib_instantstyle.standalone.training.materials import Materials, Place, open_materials
 from lib_instantstyle.standalone.training.prediction import ModelInput, StyledPrediction
-from lib_instantstyle.standalone.training.recipe import NoiseSchedule
+from lib_instantstyle.standalone.training.recipe import noise_schedule
 from lib_instantstyle.units.unit import StyleUnit
 
 from ...tiny import picture, vision_model
@@ -79,7 +80,7 @@ def test_a_trained_adapter_predicts_in_generation_what_it_predicted_in_training(
 
 def batches_of(materials: Materials) -> Batches:
     pipe, source = materials.pipe, materials.source
-    schedule, scaling = NoiseSchedule.of(pipe.scheduler), pipe.vae.config.scaling_factor
+    schedule, scaling = noise_schedule(pipe.scheduler), pipe.vae.config.scaling_factor
     place = (torch.device("cpu"), torch.float32)
     return Batches(source, schedule, scaling, materials.encoders.no_picture(), materials.settings, *place)
 
@@ -104,7 +105,7 @@ def test_dropped_prompts_reach_the_unet_as_nothing(settings: SettingsMaker, kind
 def test_the_unet_is_given_the_noise_it_is_to_predict(settings: SettingsMaker) -> None:
     batches = batches_of(opened(settings(cache=False)))
     given, target = batches.make([Draw(0, number) for number in range(3)])
-    alpha = batches.schedule.alphas[given.timesteps].view(-1, 1, 1, 1)
+    alpha = batches.schedule.alphas_cumprod[given.timesteps].view(-1, 1, 1, 1)
     latents = (given.noisy - (1 - alpha).sqrt() * target) / alpha.sqrt()
     assert latents.shape == (3, 4, 16, 16)
     again, _ = batches.make([Draw(0, number) for number in range(3)])
@@ -128,7 +129,7 @@ def test_a_complete_adapter_gives_in_diffusers_the_pictures_it_gives_here(
     plain = made(host.pipe)
     with host.styled([StyleUnit(image=(picture(),), preset="original")]) as pipe:
         found = made(pipe)
-    theirs = opened(given).pipe
+    theirs = open_pipeline(given.base, torch.device("cpu"), torch.float32)  # its UNet is changed, so one of its own
     theirs.register_modules(image_encoder=vision_model(), feature_extractor=image_processor(32))
     theirs.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name, image_encoder_folder=None)
     theirs.set_ip_adapter_scale(1.0)

@@ -8,7 +8,16 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from diffusers.optimization import get_scheduler
 
 from lib_instantstyle.standalone.training.draws import Draw
-from lib_instantstyle.standalone.training.recipe import NoiseSchedule, dropped, latents_of, loss_of, noise_of, rate_at
+from lib_instantstyle.standalone.training.recipe import (
+    dropped,
+    latents_of,
+    loss_of,
+    loss_weights,
+    noise_of,
+    noise_schedule,
+    rate_at,
+    target_of,
+)
 from lib_instantstyle.units.errors import IncompatibleModelError
 
 from .conftest import SettingsMaker
@@ -17,18 +26,20 @@ SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linea
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_noise_and_target_equal_diffusers(prediction: str) -> None:
-    schedule = NoiseSchedule.of(EulerDiscreteScheduler(**SDXL, prediction_type=prediction))
-    theirs = DDPMScheduler(**SDXL, prediction_type=prediction)
+def test_noise_and_target_are_the_papers_whatever_the_pipeline_samples_with(prediction: str) -> None:
+    """x = √ᾱ x₀ + √(1 − ᾱ) ε and v = √ᾱ ε − √(1 − ᾱ) x₀, with ᾱ written out from SDXL's betas."""
+    schedule = noise_schedule(EulerDiscreteScheduler(**SDXL, prediction_type=prediction))
     latents, noise, times = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 500, 999])
-    torch.testing.assert_close(schedule.noisy(latents, noise, times), theirs.add_noise(latents, noise, times))
-    wanted = noise if prediction == "epsilon" else theirs.get_velocity(latents, noise, times)
-    torch.testing.assert_close(schedule.target(latents, noise, times), wanted)
+    alpha = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[times].view(-1, 1, 1, 1)
+    signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+    torch.testing.assert_close(schedule.add_noise(latents, noise, times), signal * latents + spread * noise)
+    wanted = noise if prediction == "epsilon" else signal * noise - spread * latents
+    torch.testing.assert_close(target_of(schedule, latents, noise, times), wanted)
 
 
 def test_a_model_that_predicts_the_picture_is_refused() -> None:
     with pytest.raises(IncompatibleModelError, match="sample"):
-        NoiseSchedule.of(DDPMScheduler(prediction_type="sample"))
+        noise_schedule(DDPMScheduler(prediction_type="sample"))
 
 
 def test_latents_are_drawn_from_the_posterior_and_scaled() -> None:
@@ -78,10 +89,10 @@ def test_the_rate_equals_diffusers_schedules(settings: SettingsMaker, name: str)
 
 
 def test_errors_count_by_what_they_do_to_the_picture_when_asked() -> None:
-    schedule = NoiseSchedule(torch.tensor([0.99, 0.5, 0.01]), "epsilon")
+    schedule = DDPMScheduler(trained_betas=[0.01, 0.49 / 0.99, 0.98])  # ᾱ of 0.99, 0.5 and 0.01
     times = torch.tensor([0, 1, 2])
-    assert schedule.loss_weights(times, "noise") is None
-    clean, middle, noisy = schedule.loss_weights(times, "picture").tolist()
+    assert loss_weights(schedule, times, "noise") is None
+    clean, middle, noisy = loss_weights(schedule, times, "picture").tolist()
     assert clean == pytest.approx(5 / 99 * 100 / 99, rel=1e-3)  # held down by min-SNR
     assert middle == pytest.approx(2.0)  # 1 + 1/SNR
     assert noisy == pytest.approx(100.0, rel=1e-3)

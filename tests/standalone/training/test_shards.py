@@ -60,6 +60,61 @@ def test_captions_come_from_text_or_json_which_may_hold_several(tmp_path: Path) 
     assert [sample.captions for sample in found] == [("one", "two"), ("text",), ("",)]
 
 
+def test_captions_in_shards_have_the_endings_that_they_have_in_folders(tmp_path: Path) -> None:
+    files = {"a.png": png(0), "a.TXT": b"one", "b.PNG": png(1), "b.caption": b"two"}
+    found = [member.sample() for member in members(write_shard(tmp_path / "s.tar", files))]
+    assert [sample.captions for sample in found] == [("one",), ("two",)]
+
+
+def test_shards_in_nested_folders_are_found_and_hidden_ones_passed_over(tmp_path: Path) -> None:
+    for name in ("0.tar", "part/laion.v1.1.tar", "part/._2.tar", "__MACOSX/3.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_shard(tmp_path / name, {"a.png": png(0)})
+    assert [path.name for path in find_shards(tmp_path)] == ["0.tar", "laion.v1.1.tar"]
+    assert find_shards(tmp_path / "part/laion.v1.1.tar") == [tmp_path / "part/laion.v1.1.tar"]
+
+
+def test_pictures_beside_shards_are_refused_not_passed_over(shards: list[Path], tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(InstantStyleError, match=r"shards like 0\.tar and pictures like a\.png"):
+        find_shards(tmp_path)
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar.gz", "gz"), ("tgz", "gz"), ("tar.bz2", "bz2"), ("tar.xz", "xz")])
+def test_compressed_shards_are_read(tmp_path: Path, ending: str, mode: str) -> None:
+    with tarfile.open(tmp_path / f"s.{ending}", f"w:{mode}") as archive:
+        for name, data in {"a.png": png(0), "a.txt": b"text"}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    (shard,) = find_shards(tmp_path)
+    assert [member.sample().captions for member in members(shard)] == [("text",)]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(InstantStyleError, match="cut short"):
+        list(members(shard))
+
+
+def test_a_compression_that_python_does_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "s.tar.zst").write_bytes(b"compressed")
+    with pytest.raises(InstantStyleError, match=r"s\.tar\.zst is compressed"):
+        find_shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"IMG.0001.png": b"", "IMG.0002.png": b""}, "behind the first dot"),
+        ({"metadata.jsonl": b"{}"}, "table inside a shard"),
+    ],
+)
+def test_what_shards_hold_and_nobody_reads_is_named_with_its_reason(
+    tmp_path: Path, files: dict[str, bytes], told: str
+) -> None:
+    shard = write_shard(tmp_path / "s.tar", files)
+    with pytest.raises(InstantStyleError, match=told):
+        ShardSamples([shard], 0, 0, 1).sample()
+
+
 def test_each_epoch_has_every_sample_once_in_another_order(shards: list[Path]) -> None:
     samples = ShardSamples(shards, 0, 0, 1)
     epochs = [drawn(samples, 12) for _ in range(3)]
@@ -90,7 +145,7 @@ def test_bad_samples_are_named_and_skipped(tmp_path: Path) -> None:
 
 
 def test_shards_without_a_picture_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InstantStyleError, match="no picture"):
+    with pytest.raises(InstantStyleError, match="None of the pictures"):
         ShardSamples([write_shard(tmp_path / "s.tar", {"a.png": b"broken"})], 0, 0, 1).sample()
 
 

@@ -243,7 +243,7 @@ def test_bad_pictures_are_told_and_the_others_train(settings: SettingsMaker, tmp
         ({"encoder": Path("nowhere")}, "--encoder must name one"),
         ({"init": Path("nowhere.safetensors")}, "There is no file nowhere"),
         ({"base": "nowhere"}, "no file or folder nowhere"),
-        ({"blocks": ("somewhere",)}, "'somewhere' names no"),
+        ({"blocks": ("somewhere",)}, "'somewhere' is not a"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(settings: SettingsMaker, changes: dict[str, Any], told: str) -> None:
