@@ -18,7 +18,9 @@ from ..files.installed import ModelFiles
 from ..files.text_towers import TextTowerInfo, Tokenizer, inspect_text_tower, tokenizer_beside
 from ..reference.store import EmbedStore
 from ..units.errors import IncompatibleModelError, TextTowerNotFoundError
+from ..units.unit import StyleUnit
 from .devices import pick_device
+from .long_prompts import check_phrases
 from .model_shapes import weights_in
 from .models import SDXL_CONFIG, Checkpoint, Model, description_of, is_hub_id
 from .named_files import NamedFiles, default_cache
@@ -78,6 +80,13 @@ class ReadingHost(FilesHost):
         assert in_a_file is not None  # only a checkpoint's own tower is none, and its width was not given
         return in_a_file
 
+    def check_content(self, unit: StyleUnit) -> None:
+        """Raise UnitError where a phrase of the content is longer than the text tower reads."""
+        if unit.content_prompt.strip():
+            tower = self.text_tower(self.files.encoder(self.files.adapter(unit.adapter).feature))
+            if tokenize := tokenizer_beside(tower.path) or self.tokenizer():
+                check_phrases(unit, tokenize)
+
     def tokenizer(self) -> Tokenizer | None:
         parts = self._text_parts()
         return tokenizer_beside(parts.tokenizer / "vocab.json") if parts else None
@@ -131,7 +140,7 @@ def text_parts(model: Model) -> TextParts:
         return _in_folder(path)
     if not is_hub_id(source):
         raise IncompatibleModelError(
-            f"There is no file or folder {source}, and it is no Hub id like {SDXL_CONFIG}. Check the path."
+            f"There is no file or folder {source}, and it is not a Hub id like {SDXL_CONFIG}. Check the path."
         )
     return _in_folder(_of_hub(str(source)))
 
@@ -139,7 +148,7 @@ def text_parts(model: Model) -> TextParts:
 def _in_folder(folder: Path) -> TextParts:
     if not (folder / "text_encoder_2").is_dir():
         raise IncompatibleModelError(
-            f"{folder} has no text_encoder_2, so it is no SDXL model. Give a checkpoint file or a diffusers folder."
+            f"{folder} has no text_encoder_2, so it is not an SDXL model. Give a checkpoint file or a diffusers folder."
         )
     return TextParts(weights_in(folder / "text_encoder_2"), folder / "tokenizer_2")
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo, Tokenizer
-from ..reference.plans import UnitPlan
+from ..reference.plans import UnitPlan, check_windows
 from ..style.session import StyleSession
-from ..units.errors import IncompatibleModelError, InstantStyleError
+from ..units.errors import IncompatibleModelError, InstantStyleError, placed
 from ..units.unit import StyleUnit
 from .analysis_host import FilesHost, Paths
 from .devices import pick_device, pick_dtype
-from .jobs import Job, batches, call_arguments, check_kind, check_windows, infotext
+from .jobs import Job, batches, call_arguments, check_kind, infotext
+from .long_prompts import check_phrases, prompt_arguments
+from .model_shapes import check_channels
 from .models import Model, open_controlnet, open_pipeline, variant_of
 from .named_files import NamedFiles
 from .unet_calls import PipelineCalls, check_pipeline
@@ -63,6 +65,7 @@ class StandaloneHost(FilesHost):
         Raises InstantStyleError with the reason when something is missing or unfit; files are looked at first.
         """
         NamedFiles(adapters, encoders)
+        check_channels(model)
         at = pick_device(device)
         precision = pick_dtype(dtype, at)
         pipe = open_pipeline(model, at, precision)
@@ -73,7 +76,7 @@ class StandaloneHost(FilesHost):
         return self.pipe.unet
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
-        device = self.pipe.device
+        device = self.pipe._execution_device  # under offloading the parts lie elsewhere
         half = device.type == "cuda" and self.pipe.unet.dtype != torch.float32
         return device, torch.float16 if half else torch.float32
 
@@ -93,7 +96,7 @@ class StandaloneHost(FilesHost):
         encoder, tokenizer = self._second_text_encoder(), self.pipe.tokenizer_2
         padded = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
         tokens = tokenizer(list(texts), return_tensors="pt", **padded).input_ids
-        return encoder(tokens.to(encoder.device)).text_embeds.float().cpu()
+        return encoder(tokens.to(self.pipe._execution_device)).text_embeds.float().cpu()
 
     def checkpoint_name(self, texts: Sequence[str]) -> str | None:
         return None  # a pipeline does not say which weights it holds
@@ -115,7 +118,7 @@ class StandaloneHost(FilesHost):
         Any number of calls, prompts, pictures and sampling passes. Raises InstantStyleError before anything is
         attached; afterwards everything is taken out again, whatever happens inside.
         """
-        with self._attached(self.session.plan(units), pipe or self.pipe):
+        with self._attached(self._planned(units), pipe or self.pipe):
             yield pipe or self.pipe
 
     @contextmanager
@@ -137,7 +140,7 @@ class StandaloneHost(FilesHost):
         if pipe.unet is not self.pipe.unet:
             raise IncompatibleModelError("This pipeline has another UNet than the host's. Make a host for it.")
         if self.session.attached_to is not None:
-            raise InstantStyleError("This host draws in a style already. Put all units into one list.")
+            raise InstantStyleError("This host is already drawing in a style. Put all units into one list.")
 
     def pipeline(self, job: Job) -> Any:
         """The pipeline that a job needs, on the same models."""
@@ -151,17 +154,25 @@ class StandaloneHost(FilesHost):
         """Check a job whole, without making a picture. Raises InstantStyleError."""
         job.check()
         check_kind(job, self.controlnet is not None)
-        plans = self.session.plan(job.units)
-        check_windows(plans, job.model_calls(self.pipe.scheduler.order))
+        plans = self._planned(job.units)
+        check_windows(plans, [job.model_calls(self.pipe.scheduler.order)])
         return plans
+
+    def _planned(self, units: Sequence[StyleUnit]) -> tuple[UnitPlan, ...]:
+        if tokenize := self.tokenizer():
+            for number, unit in enumerate(units, 1):
+                with placed(unit=number):
+                    check_phrases(unit, tokenize)
+        return self.session.plan(units)
 
     def generate(self, job: Job) -> list[Image.Image]:
         """The job's pictures, each with its `info["parameters"]`. Raises InstantStyleError."""
         plans, pipe = self.plan(job), self.pipeline(job)
+        words = prompt_arguments(pipe, job.prompt, job.negative, guided=job.guidance > 1)
         pictures: list[Image.Image] = []
         with self._attached(plans, pipe):
             for seeds in batches(job):
-                made = pipe(**call_arguments(job, seeds)).images
+                made = pipe(**words, **call_arguments(job, seeds)).images
                 for seed, picture in zip(seeds, made):
                     picture.info["parameters"] = infotext(job, plans, seed, picture.size)
                 pictures += made

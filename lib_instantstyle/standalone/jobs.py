@@ -17,6 +17,15 @@ from ..units.infotext import VERSION_KEY, to_infotext, unit_key
 from ..units.unit import StyleUnit
 
 STEP = 8  # pixels; the side of a latent, so every side is a multiple of it
+MOST_PIXELS = 8192  # of a side
+RANGES = {  # both ends included; what is no number lies in none
+    "steps": (1, 1000),  # the timesteps that SDXL was trained on
+    "count": (1, 10_000),
+    "at_once": (1, 10_000),
+    "guidance": (0.0, 100.0),
+    "control_scale": (0.0, 10.0),
+    "seed": (0, 2**63 - 1 - 10_000),  # the others count up
+}
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,15 @@ class Job:
 
     def check(self) -> None:
         """Raise UnitError where a number is out of range, before any model is asked."""
-        for name in ("steps", "count", "at_once"):
-            _check(getattr(self, name) >= 1, name, "must be 1 or more", getattr(self, name))
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            _check(low <= value <= high, name, f"must be between {low:g} and {high:g}", value)
         _check((self.width is None) == (self.height is None), "width", "goes together with height", self.width)
         for name in ("width", "height"):
             value = getattr(self, name)
-            _check(value is None or (value >= 64 and value % STEP == 0), name, f"must be a multiple of {STEP}", value)
-        _check(0 < self.strength <= 1, "strength", "must lie above 0 and at most at 1", self.strength)
+            fits = value is None or (64 <= value <= MOST_PIXELS and value % STEP == 0)
+            _check(fits, name, f"must be a multiple of {STEP} between 64 and {MOST_PIXELS}", value)
+        _check(0 < self.strength <= 1, "strength", "must be greater than 0 and at most 1", self.strength)
         _check(self.steps_taken >= 1, "strength", f"leaves none of {self.steps} steps; raise it", self.strength)
 
 
@@ -81,10 +92,8 @@ def batches(job: Job) -> Iterator[list[int]]:
 
 
 def call_arguments(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the job's pipeline is called with, for one batch."""
+    """What the job's pipeline is called with beside its prompts, for one batch."""
     given: dict[str, Any] = {
-        "prompt": job.prompt,
-        "negative_prompt": job.negative or None,
         "num_inference_steps": job.steps,
         "guidance_scale": job.guidance,
         "num_images_per_prompt": len(seeds),
@@ -111,18 +120,6 @@ def _picture_arguments(job: Job) -> dict[str, Any]:
 
 def _fitted(job: Job, image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize(job.size or image.size, Image.Resampling.LANCZOS)
-
-
-def check_windows(plans: Sequence[UnitPlan], model_calls: int) -> None:
-    """Raise UnitError when a unit's window holds none of a job's model calls."""
-    for plan in plans:
-        if not plan.unit.window.holds_a_step_of(model_calls):
-            raise UnitError(
-                f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
-                f"{model_calls} model calls. Widen the window or take more steps.",
-                "start",
-                plan.number,
-            )
 
 
 def check_kind(job: Job, has_controlnet: bool) -> None:

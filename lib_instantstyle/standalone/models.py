@@ -171,7 +171,7 @@ def _found(model: str | Path, path: Path, load: Any, given: dict[str, Any]) -> A
         return _opened(path, load, local_files_only=True, **_variant_in(path), **given)
     if not is_hub_id(model):
         raise IncompatibleModelError(
-            f"There is no file or folder {model}, and it is no Hub id like {SDXL_CONFIG}. Check the path."
+            f"There is no file or folder {model}, and it is not a Hub id like {SDXL_CONFIG}. Check the path."
         )
     if given["torch_dtype"] == torch.float16:
         with suppress(IncompatibleModelError):

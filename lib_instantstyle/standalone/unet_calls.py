@@ -47,7 +47,8 @@ class PipelineCalls:
         if self._timesteps is not self.pipe.scheduler.timesteps:
             self._timesteps, self._step = self.pipe.scheduler.timesteps, 0
         rows = sample.shape[0]
-        self.call.progress = progress_at(self._step, self.pipe.num_timesteps)
+        calls = getattr(self.pipe, "num_timesteps", None) or len(self._timesteps)  # T2I-Adapter pipelines do not count
+        self.call.progress = progress_at(self._step, calls)
         self.call.begin(rows_of_batch(rows, self.pipe.do_classifier_free_guidance), rows)
         self._step += 1
 
@@ -77,9 +78,9 @@ def check_pipeline(pipe: Any) -> None:
     compiled = hasattr(pipe.unet, "_orig_mod") or getattr(pipe.unet, "_compiled_call_impl", None) is not None
     if compiled:
         raise IncompatibleModelError(
-            "The UNet is compiled (torch.compile), which passes over the hooks that add style. Give the UNet as it is."
+            "The UNet is compiled (torch.compile), which passes over the hooks that add style. Use the UNet as it is."
         )
-    if not hasattr(type(pipe), "do_classifier_free_guidance") or not hasattr(type(pipe), "num_timesteps"):
+    if not hasattr(type(pipe), "do_classifier_free_guidance"):
         raise IncompatibleModelError(
             f"{type(pipe).__name__} does not say which rows are conditional. "
             "Use an SDXL pipeline of diffusers 0.30 or later."

@@ -205,7 +205,7 @@ def test_what_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 REFUSALS: list[tuple[tuple[object, ...], str]] = [
-    (("--model", "nothing.safetensors"), "no Hub id"),
+    (("--model", "nothing.safetensors"), "not a Hub id"),
     (("--content-method", "erase"), "must be one of"),
     (("--content-scale", 9), "between 0 and 2"),
     (("--words", 101), "from 0 to 100"),

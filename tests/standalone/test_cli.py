@@ -10,18 +10,23 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lib_instantstyle.standalone import StandaloneHost
+from lib_instantstyle.standalone import host as hosting
 from lib_instantstyle.standalone import models as opening
 from lib_instantstyle.standalone.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
-from lib_instantstyle.units.errors import StyleNotAppliedError, UnitError
+from lib_instantstyle.standalone.cli.references import find_styles, open_picture
+from lib_instantstyle.units.errors import InstantStyleError, StyleNotAppliedError, UnitError
 
 from ..published import install
 from ..tiny import picture
@@ -36,6 +41,26 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def opened_once(models: Path, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model is read from disk once: whoever styles it leaves no trace, or the next test fails."""
+    read = hosting.open_pipeline
+
+    def open_once(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+        if str(model) != str(models / "sdxl"):
+            return read(model, device, dtype)
+        key = f"{device} {dtype}"
+        opened[key] = opened.get(key) or read(model, device, dtype)
+        return opened[key]
+
+    monkeypatch.setattr(hosting, "open_pipeline", open_once)
+
+
+@pytest.fixture(scope="module")
+def opened() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
 def references(tmp_path: Path) -> Path:
     folder = tmp_path / "references"
     folder.mkdir()
@@ -46,7 +71,7 @@ def references(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def arguments(models: Path, references: Path, tmp_path: Path) -> Arguments:
+def arguments(models: Path, references: Path, tmp_path: Path, opened_once: None) -> Arguments:
     """`stylize` on the tiny models; more arguments come last and win."""
 
     def made(*more: object, style: object = None, prompt: str | None = "a cat") -> list[str]:
@@ -167,10 +192,10 @@ REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
     (("--width", 70), "multiple of 8"),
     (("--style", "nothing.png"), "There is no file nothing.png"),
     (("--prompts", "nothing.txt"), "nothing.txt cannot be read"),
-    (("--control", __file__), "no picture that can be read"),
+    (("--control", __file__), "test_cli.py: "),
     (("--controlnet", "x/y"), "--control and --controlnet go together"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
-    (("--model", "nothing.safetensors"), "no Hub id"),
+    (("--model", "nothing.safetensors"), "not a Hub id"),
     (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
     (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
@@ -192,6 +217,101 @@ def test_refusals_say_why_on_stderr_and_as_json(
     assert json.loads(said.out)["message"] in said.err
 
 
+OUT_OF_RANGE = [
+    *[(option, value) for option in ("--guidance", "--control-scale", "--strength") for value in ("nan", "inf", "-1")],
+    *[("--weight", value) for value in ("nan", "inf")],
+    *[("--start", "nan"), ("--content-scale", "inf"), ("--block", "up_blocks.0=nan")],
+    *[("--steps", 1001), ("--width", 8200), ("--seed", -1), ("--seed", 2**64), ("--count", 0), ("--batch", 0)],
+]
+
+
+@pytest.mark.parametrize(("option", "value"), OUT_OF_RANGE)
+def test_numbers_out_of_range_are_refused_before_a_model_is_opened(
+    arguments: Arguments,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: object,
+) -> None:
+    monkeypatch.setattr(StandaloneHost, "open", lambda *_, **__: pytest.fail("a model was opened"))
+    assert main(arguments(f"{option}={value}")) == REFUSED
+    assert str(value).rpartition("=")[2] in capsys.readouterr().err
+
+
+CHANNELS = [(9, "an inpainting model"), (8, "an InstructPix2Pix model"), (5, "5 input channels")]
+
+
+@pytest.mark.parametrize(("channels", "told"), CHANNELS)
+def test_a_model_that_takes_more_than_a_latent_is_seen_from_its_shapes(
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str], channels: int, told: str
+) -> None:
+    weight = torch.zeros(4, channels, 3, 3)
+    save_file({"model.diffusion_model.input_blocks.0.0.weight": weight}, str(tmp_path / "edits.safetensors"))
+    (tmp_path / "edits/unet").mkdir(parents=True)
+    save_file({"conv_in.weight": weight}, str(tmp_path / "edits/unet/diffusion_pytorch_model.safetensors"))
+    training = ["train", "--encoder", "nothing", "--data", "nothing", "--out", str(tmp_path / "run"), "--cpu"]
+    for model in (tmp_path / "edits.safetensors", tmp_path / "edits"):
+        assert main(arguments("--model", model)) == REFUSED
+        assert main([*training, "--base", str(model)]) == REFUSED
+        said = capsys.readouterr().err
+        assert said.count(told) == 2
+        assert not list((tmp_path / "out").glob("*.png"))
+        assert told in checked(capsys, "--model", model)["model"]["found"]
+
+
+def test_hidden_files_of_a_folder_are_passed_over(
+    arguments: Arguments, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("._Wave 0.png", ".thumbnail.png"):
+        (references / name).write_bytes(b"left by a program")
+    assert [style.name for style in find_styles([references])] == ["Wave 0", "Wave 1"]
+
+
+def test_of_many_references_one_is_in_memory_at_a_time(
+    arguments: Arguments, references: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2, 20):
+        picture(number).save(references / f"Wave {number}.png")
+    kept: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def opened(path: Path) -> Any:
+        found = open_picture(path)
+        alive.append(sum(one() is not None for one in kept))
+        kept.append(weakref.ref(found.image))
+        return found
+
+    monkeypatch.setattr("lib_instantstyle.standalone.cli.references.open_picture", opened)
+    nothing = SimpleNamespace(pipe=SimpleNamespace(set_progress_bar_config=lambda **_: None))
+    nothing.generate = lambda job: [Image.new("RGB", (8, 8))]
+    monkeypatch.setattr(StandaloneHost, "open", lambda *_, **__: nothing)
+    assert main(arguments("--json", style=references)) == OK
+    assert len(answered(capsys)["cells"]) == 20
+    assert len(kept) == 40  # once to hash it, once to draw with it
+    assert max(alive) <= 1
+
+
+@pytest.mark.parametrize(
+    "launcher", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"PMI_RANK": "1", "PMI_SIZE": "2"}]
+)
+def test_a_launchers_rank_silences_no_command_but_a_training(
+    launcher: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "PMI_RANK", "PMI_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == OK
+    assert "torch" in capsys.readouterr().out
+    assert main(["inspect", "nothing.bin"]) == REFUSED
+    assert "There is no file" in capsys.readouterr().err
+    wrong = InstantStyleError("wrong")
+    wrong.shared = True  # as every process of a training would say it
+    monkeypatch.setattr("lib_instantstyle.standalone.cli.training.run", lambda _: (_ for _ in ()).throw(wrong))
+    assert main(["train", *TRAIN]) == REFUSED
+    assert ("wrong" in capsys.readouterr().err) == (len(launcher) == 1)  # alone, it speaks
+
+
 def test_folders_and_files_are_not_mixed(
     arguments: Arguments, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +320,7 @@ def test_folders_and_files_are_not_mixed(
     for file in references.glob("*.png"):
         file.unlink()
     assert main(arguments(style=references)) == REFUSED
-    assert "no picture that can be read" in capsys.readouterr().err
+    assert "No readable picture" in capsys.readouterr().err
     assert main(arguments(prompt=None)) == REFUSED
 
 
@@ -217,9 +337,9 @@ TRAIN = ["--base", "m", "--encoder", "c", "--data", "d", "--out", "o"]
 EXPECTED = [
     (UnitError("no", "weight"), REFUSED, "weight: no"),
     (StyleNotAppliedError("not applied"), FAILED, "not applied"),
-    (torch.cuda.OutOfMemoryError("CUDA out of memory."), FAILED, "memory is too small"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FAILED, "memory is too small"),
-    (MemoryError(), FAILED, "memory is too small"),
+    (torch.cuda.OutOfMemoryError("CUDA out of memory."), FAILED, "Not enough memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FAILED, "Not enough memory"),
+    (MemoryError(), FAILED, "Not enough memory"),
     (OSError(28, "No space left on device", "/full"), FAILED, "/full: No space left"),
 ]
 
@@ -264,7 +384,7 @@ def test_an_interrupt_says_that_it_can_go_on(
 
     monkeypatch.setattr(StandaloneHost, "open", interrupt)
     assert main(arguments()) == INTERRUPTED
-    assert "goes on from there" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
 
 
 def test_inspect_tells_adapters_encoders_and_the_rest_apart(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_instantstyle.standalone.cli.references import read_references
+from lib_instantstyle.standalone.cli.references import find_styles
 from lib_instantstyle.standalone.cli.sheet import THUMBNAIL, Cell, Index
 
 from ..tiny import picture
@@ -18,12 +18,12 @@ from ..tiny import picture
 def write_sheet(folder: Path, references: Path) -> str:
     """The page of an index with one cell for each picture in `references`."""
     index = Index.read(folder)
-    found = read_references([references])
-    index.keep_references(found)
-    for one in found:
-        name = f"{one.picture_hash}.png"
+    for one in find_styles([references]):
+        (picture,) = one.open()
+        index.keep_reference(one.name, picture)
+        name = f"{picture.hash}.png"
         (folder / name).touch()
-        index.add(Cell(one.picture_hash[:12], one.name, "a cat", (name,), picture=one.picture_hash))
+        index.add(Cell(picture.hash[:12], one.name, "a cat", (name,), picture=picture.hash))
     return (folder / "index.html").read_text("utf-8")
 
 

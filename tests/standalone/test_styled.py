@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import HeunDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
+from diffusers import (
+    HeunDiscreteScheduler,
+    StableDiffusionXLAdapterPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    T2IAdapter,
+)
 from PIL import Image
 
 from lib_instantstyle.standalone import Job, StandaloneHost
@@ -249,6 +254,25 @@ def test_a_style_that_reaches_nothing_is_an_error(host: StandaloneHost) -> None:
         draw_without_hooks()
 
 
+def test_a_pipeline_with_a_t2i_adapter_is_styled(host: StandaloneHost) -> None:
+    """It says nothing of its number of timesteps; they are all of the scheduler's."""
+    torch.manual_seed(0)
+    sizes = {"channels": [8, 16, 32, 32], "num_res_blocks": 1, "downscale_factor": 8}
+    pipe = StableDiffusionXLAdapterPipeline(
+        **host.pipe.components, adapter=T2IAdapter(**sizes, adapter_type="full_adapter_xl")
+    )
+    pipe.set_progress_bar_config(disable=True)
+    control, clock = picture(2, (SIDE, SIDE)), []
+    plain = drawn(pipe, image=control)
+    with host.styled([unit(**ORIGINAL)], pipe):
+        hook = host.unet().register_forward_hook(lambda *_: clock.append(host.session.call.progress))
+        styled = drawn(pipe, image=control)
+        hook.remove()
+    assert np.abs(styled - plain).max() > 0.02
+    assert clock == [0, 0.5]
+    assert np.abs(plain - drawn(host.pipe)).max() > 0  # the T2I-Adapter acts, too
+
+
 def test_pipelines_that_cannot_be_read_are_refused(host: StandaloneHost, tmp_path: Any) -> None:
     other = tiny_pipeline(tmp_path, seed=1)
     with pytest.raises(IncompatibleModelError, match="another UNet"), host.styled([unit()], other):
@@ -263,7 +287,8 @@ def test_pipelines_that_cannot_be_read_are_refused(host: StandaloneHost, tmp_pat
 
 def test_a_pipeline_without_its_second_text_encoder_refuses_content_only(host: StandaloneHost) -> None:
     parts = {**host.pipe.components, "text_encoder_2": None}
-    bare = StandaloneHost(type(host.pipe)(**parts, add_watermarker=False), host.adapters, host.encoders)
+    folders = host.files.adapter_folders(), host.files.encoder_folders()
+    bare = StandaloneHost(type(host.pipe)(**parts, add_watermarker=False), *folders)
     assert bare.session.plan([unit()])
     with pytest.raises(TextTowerNotFoundError) as caught:
         bare.session.plan([unit(content_prompt="a rabbit")])

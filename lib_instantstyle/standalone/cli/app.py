@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ... import __version__
 from ...units.errors import InstantStyleError
 from . import analyze, doctor, inspecting, stylize, training
-from .output import Report, answer, complain, speaks
+from .output import Report, answer, complain
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = verdict(error, getattr(options, "smaller", ""))
         if message is None:
             raise
-        if speaks() or not getattr(error, "shared", False):
+        if options.answers() or not getattr(error, "shared", False):
             complain(message)
-        if speaks() and options.json:
+        if options.answers() and options.json:
             answer(_as_json(error, message))
         return code
     except KeyboardInterrupt:
-        if speaks():
-            complain("Stopped. What was finished is kept; the same command goes on from there (train: with --resume).")
+        if options.answers():
+            complain("Stopped. What was finished is kept; run the same command to continue (train: with --resume).")
         return INTERRUPTED
-    if speaks():
+    if options.answers():
         answer(report.data if options.json else report.text)
     return OK if report.fine else FAILED
 
@@ -58,7 +58,7 @@ def verdict(error: Exception, smaller: str = "") -> tuple[int, str | None]:
     if isinstance(error, InstantStyleError):
         return FAILED if error.status_code >= 500 else REFUSED, str(error)
     if _is_out_of_memory(error):
-        return FAILED, f"The memory is too small for this job. {smaller or 'Close other programs and try again.'}"
+        return FAILED, f"Not enough memory for this job. {smaller or 'Close other programs and try again.'}"
     if isinstance(error, OSError):
         return FAILED, f"{error.filename or 'A file'}: {error.strerror or error}. Check the path and the space left."
     return FAILED, None
@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m lib_instantstyle",
         description="InstantStyle without the WebUI: pictures of your prompt in the style of a reference.",
     )
+    made.set_defaults(answers=lambda: True)  # whether this process is the one that reports
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_to in COMMANDS:

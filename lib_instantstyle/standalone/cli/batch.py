@@ -6,8 +6,9 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from PIL.PngImagePlugin import PngInfo
 from ...files.image_encoders import EncoderInfo
 from ...files.whole_files import write_whole
 from ...reference.names import encoder_name, fingerprint, tower_name
-from ...reference.pictures import content_hash, read_picture
+from ...reference.pictures import content_hash
 from ...units.errors import TextTowerNotFoundError
+from ...units.unit import StyleUnit
 from .. import Job, StandaloneHost
 from ..model_identity import PARTS, described, description_identity, identity
 from ..models import Checkpoint, Model, quiet_libraries
 from ..named_files import NamedFiles
 from .output import Report
-from .references import Reference, slug
+from .references import Style, no_pictures, slug
 from .sheet import Cell, Index
 
 
@@ -86,41 +88,45 @@ def _of_controlnet(model: str) -> str:
 
 @dataclass
 class Batch:
-    """All cells, and where they go."""
+    """All cells, and where they go. Of the styles, one is in memory at a time."""
 
     out: Path
     setting: Setting
-    references: tuple[Reference, ...]
+    styles: tuple[Style, ...]
     prompts: tuple[str, ...]
-    jobs: Mapping[tuple[str, str], Job]  # by the reference's name and the prompt; none for what cannot be read
+    job: Job  # what all cells have in common
+    unit: StyleUnit  # likewise; each has its style's pictures
 
     def run(self, quiet: bool = False) -> Report:
-        """Make the cells that are not there yet, and write the index after each."""
+        """Make the cells that are not there yet, and write the index after each. Raises InstantStyleError."""
         index = Index.read(self.out)
-        index.keep_references(self.references)
-        cells = self._cells()
+        cells = self._cells(index)
         missing = [cell for cell in cells if not cell.error and not index.holds(cell)]
         if missing:
             self._make(missing, index, quiet)
         index.write([replace(index.known(cell), error=cell.error) for cell in cells])
         return self._report(cells, missing)
 
-    def _cells(self) -> list[Cell]:
-        shared = self.setting.identity(self._reads_words())
-        return [self._cell(one, prompt, shared) for one in self.references for prompt in self.prompts]
+    def _cells(self, index: Index) -> list[Cell]:
+        shared = self.setting.identity(reads_words=self.unit.removes_content and bool(self.unit.content_prompt.strip()))
+        told = told_of(self.job, self.unit)
+        cells = [cell for style in self.styles for cell in self._cells_of(style, index, told, shared)]
+        if all(cell.error for cell in cells):
+            raise no_pictures(style.folder for style in self.styles)
+        return cells
 
-    def _reads_words(self) -> bool:
-        units = [unit for job in self.jobs.values() for unit in job.units]
-        return any(unit.removes_content and unit.content_prompt.strip() for unit in units)
-
-    def _cell(self, reference: Reference, prompt: str, shared: Mapping[str, str]) -> Cell:
-        job = self.jobs.get((reference.name, prompt))
-        if job is None:
-            return Cell("", reference.name, prompt, error=reference.error)
-        digest = job_hash(job, shared)
-        stem = f"{slug(reference.name)}--{slug(prompt)}--{digest}"
-        files = tuple(f"{stem}-{seed}.png" for seed in range(job.seed, job.seed + job.count))
-        return Cell(digest, reference.name, prompt, files, picture=reference.picture_hash)
+    def _cells_of(self, style: Style, index: Index, told: dict[str, Any], shared: Mapping[str, str]) -> Iterator[Cell]:
+        pictures, error = style.read()
+        if error:
+            yield from (Cell("", style.name, prompt, error=error) for prompt in self.prompts)
+            return
+        index.keep_reference(style.name, pictures[0])
+        hashes = [picture.hash for picture in pictures]
+        for prompt in self.prompts:
+            digest = cell_id(told, prompt, hashes, shared)
+            stem = f"{slug(style.name)}--{slug(prompt)}--{digest}"
+            files = tuple(f"{stem}-{seed}.png" for seed in range(self.job.seed, self.job.seed + self.job.count))
+            yield Cell(digest, style.name, prompt, files, picture=hashes[0])
 
     def _make(self, missing: list[Cell], index: Index, quiet: bool) -> None:
         from tqdm import tqdm
@@ -129,12 +135,19 @@ class Batch:
         host = self.setting.open()
         alone = len(missing) == 1
         host.pipe.set_progress_bar_config(disable=quiet or not alone, leave=False)
-        for cell in tqdm(missing, desc="cells", unit="cell", disable=quiet or alone, file=sys.stderr):
-            started = time.monotonic()
-            pictures = host.generate(self.jobs[cell.reference, cell.prompt])
-            for name, picture in zip(cell.files, pictures):
-                save_picture(picture, self.out / name)
-            index.add(replace(cell, seconds=round(time.monotonic() - started, 2)))
+        styles = {style.name: style for style in self.styles}
+        shown = tqdm(missing, desc="cells", unit="cell", disable=quiet or alone, file=sys.stderr)
+        for name, cells in groupby(shown, key=lambda cell: cell.reference):
+            unit = replace(self.unit, image=tuple(picture.image for picture in styles[name].open()))
+            for cell in cells:
+                index.add(self._made(host, cell, unit))
+
+    def _made(self, host: StandaloneHost, cell: Cell, unit: StyleUnit) -> Cell:
+        started = time.monotonic()
+        pictures = host.generate(replace(self.job, prompt=cell.prompt, units=(unit,)))
+        for name, picture in zip(cell.files, pictures):
+            save_picture(picture, self.out / name)
+        return replace(cell, seconds=round(time.monotonic() - started, 2))
 
     def _report(self, cells: list[Cell], missing: list[Cell]) -> Report:
         made = {cell.key for cell in missing}
@@ -148,18 +161,19 @@ class Batch:
         return Report(text, {"out": str(self.out), "cells": said}, not failed)
 
 
-def job_hash(job: Job, shared: Mapping[str, str]) -> str:
-    """12 hex digits that change with anything a picture depends on."""
+def told_of(job: Job, unit: StyleUnit) -> dict[str, Any]:
+    """What the pictures of all cells depend on, as JSON has it; prompt and reference pictures come with each cell."""
     told: dict[str, Any] = {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "at_once"}
     for name in ("init", "control"):
         told[name] = content_hash(told[name]) if told[name] is not None else None
-    told["units"] = [_described(unit.to_dict()) for unit in job.units]
-    text = json.dumps([told, shared], sort_keys=True, ensure_ascii=False)
+    return {**told, "units": [unit.to_dict()]}
+
+
+def cell_id(told: Mapping[str, Any], prompt: str, pictures: Sequence[str], shared: Mapping[str, str]) -> str:
+    """12 hex digits that change with anything a picture depends on. `pictures`: the reference's hashes."""
+    units = [{**unit, "image": list(pictures)} for unit in told["units"]]
+    text = json.dumps([{**told, "prompt": prompt, "units": units}, shared], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-
-
-def _described(fields: dict[str, Any]) -> dict[str, Any]:
-    return {**fields, "image": [read_picture(source).hash for source in fields["image"]]}
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

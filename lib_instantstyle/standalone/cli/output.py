@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +27,3 @@ def answer(said: str | dict[str, Any]) -> None:
 def complain(message: str) -> None:
     """Write a message to stderr."""
     sys.stderr.write(f"InstantStyle: {message}\n")
-
-
-def speaks() -> bool:
-    """Whether this process is the one that answers: of several that a launcher has started together, the first."""
-    ranks = (os.environ[name] for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK") if name in os.environ)
-    return next(ranks, "0") == "0"

@@ -5,30 +5,38 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import Image
 
 from ...reference.pictures import SUFFIXES, Picture, read_picture
 from ...units.errors import InstantStyleError, PictureError
+from ..hidden import is_hidden
+
+STAND_IN = Image.new("RGB", (1, 1))  # for the pictures of a unit that is checked before any is read
 
 
 @dataclass(frozen=True)
-class Reference:
-    """One style: a picture, or several that are read together. `error` says why it cannot be read."""
+class Style:
+    """One style: a picture, or several that are read together. Its files are read when they are needed, not kept."""
 
     name: str
     paths: tuple[Path, ...]
-    pictures: tuple[Picture, ...]
-    error: str = ""
+    folder: Path | None = None  # that was named in place of its files: then a file that cannot be read stops nothing
 
-    @property
-    def picture(self) -> Picture | None:
-        return self.pictures[0] if self.pictures else None
+    def open(self) -> tuple[Picture, ...]:
+        """Its pictures, decoded. Raises PictureError naming the file."""
+        return tuple(open_picture(path) for path in self.paths)
 
-    @property
-    def picture_hash(self) -> str:
-        """Of that picture; empty where there is none."""
-        return self.picture.hash if self.picture else ""
+    def read(self) -> tuple[tuple[Picture, ...], str]:
+        """Its pictures, or none and why. Raises PictureError where the files were named one by one."""
+        try:
+            return self.open(), ""
+        except PictureError as error:
+            if self.folder is None:
+                raise
+            return (), error.message
 
 
 def open_picture(path: Path) -> Picture:
@@ -41,11 +49,10 @@ def open_picture(path: Path) -> Picture:
         raise PictureError(f"{path}: {error.message}") from None
 
 
-def read_references(paths: Sequence[Path]) -> list[Reference]:
-    """Single files are one reference together; a folder gives one for each of its pictures.
+def find_styles(paths: Sequence[Path]) -> tuple[Style, ...]:
+    """Single files are one style together; a folder gives one for each of its pictures. Nothing is read yet.
 
-    A picture of a folder that cannot be read is a reference with an error: the others go on.
-    Raises PictureError for a single file that cannot be read, InstantStyleError when nothing is left.
+    Raises InstantStyleError for files beside folders and for a folder without pictures.
     """
     folders = [path for path in paths if path.expanduser().is_dir()]
     if folders and len(folders) < len(paths):
@@ -54,36 +61,34 @@ def read_references(paths: Sequence[Path]) -> list[Reference]:
             "Put the files into a folder, or leave the folder out."
         )
     if not folders:
-        return [Reference(_name(paths), tuple(paths), tuple(open_picture(path) for path in paths))]
-    found = [_of_folder(path, folder) for folder in folders for path in _pictures_in(folder.expanduser())]
-    if not any(reference.pictures for reference in found):
-        raise InstantStyleError(
-            f"There is no picture that can be read in {', '.join(map(str, folders))}. Put PNG or JPEG files there."
-        )
+        return (Style(_name(paths), tuple(paths)),)
+    found = [Style(path.stem, (path,), folder) for folder in folders for path in _pictures_in(folder.expanduser())]
+    if not found:
+        raise no_pictures(folders)
     return _told_apart(found)
 
 
-def _of_folder(path: Path, folder: Path) -> Reference:
-    try:
-        return Reference(path.stem, (path,), (open_picture(path),))
-    except PictureError as error:
-        return Reference(path.stem, (path,), (), error.message)
+def no_pictures(folders: Iterable[Path | None]) -> InstantStyleError:
+    """What is said where the folders of --style hold nothing that can be used."""
+    listed = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    return InstantStyleError(f"No readable picture in {listed}. Put PNG or JPEG files there.")
 
 
-def _told_apart(references: Iterable[Reference]) -> list[Reference]:
-    """The references with names that differ: of two `cat`, the second is called `cat-2`."""
-    named: dict[str, Reference] = {}
-    for one in references:
+def _told_apart(styles: Iterable[Style]) -> tuple[Style, ...]:
+    """The styles with names that differ: of two `cat`, the second is called `cat-2`."""
+    named: dict[str, Style] = {}
+    for one in styles:
         name, number = one.name, 1
         while name in named:
             number += 1
             name = f"{one.name}-{number}"
-        named[name] = Reference(name, one.paths, one.pictures, one.error)
-    return list(named.values())
+        named[name] = replace(one, name=name)
+    return tuple(named.values())
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    shown = (path for path in folder.iterdir() if not is_hidden(path.relative_to(folder)))
+    return sorted(path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _name(paths: Sequence[Path]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...files.whole_files import write_whole
-from .references import Reference, slug
+from ...reference.pictures import Picture
+from .references import slug
 
 THUMBNAIL = 256  # pixels, the longer side of a reference on the sheet
 
@@ -94,14 +95,11 @@ class Index:
         page = sheet(list(cells.values()))
         write_whole(self.folder / "index.html", lambda path: path.write_text(page, "utf-8"))
 
-    def keep_references(self, references: Iterable[Reference]) -> None:
-        """Small copies of the references, for the sheet."""
-        for reference in references:
-            if reference.picture is not None:
-                small = reference.picture.image.copy()
-                small.thumbnail((THUMBNAIL, THUMBNAIL))
-                path = self.folder / thumbnail(reference.name, reference.picture_hash)
-                write_whole(path, partial(small.save, format="PNG"))
+    def keep_reference(self, name: str, picture: Picture) -> None:
+        """A small copy of a reference, for the sheet."""
+        small = picture.image.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        write_whole(self.folder / thumbnail(name, picture.hash), partial(small.save, format="PNG"))
 
 
 def thumbnail(reference: str, picture_hash: str) -> str:

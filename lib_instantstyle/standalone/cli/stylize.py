@@ -6,7 +6,6 @@ Single files given with --style are read together as one style; a folder gives a
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id
 from ..named_files import NamedFiles
 from .batch import Batch, Setting
 from .output import Report
-from .references import Reference, open_picture, read_prompts, read_references
+from .references import STAND_IN, find_styles, open_picture, read_prompts
 
 # Options that fill a field of the unit: option, field, type, name of the value. The help is the field's own.
 UNIT_OPTIONS = (
@@ -43,10 +42,10 @@ JOB_OPTIONS = (
     ("--guidance", "guidance", float, "CFG scale; 1 is off (default: 5)"),
     ("--width", "width", int, "pixels (default: the init or control picture's, or the model's own)"),
     ("--height", "height", int, "pixels"),
-    ("--seed", "seed", int, "of the first picture of a cell; the others count up (default: 0)"),
+    ("--seed", "seed", int, "seed of a cell's first picture; the others count up (default: 0)"),
     ("--count", "count", int, "pictures for each reference and prompt (default: 1)"),
     ("--batch", "at_once", int, "pictures at once (default: 1)"),
-    ("--strength", "strength", float, "how much of the init picture is drawn anew, 0 to 1 (default: 0.6)"),
+    ("--strength", "strength", float, "how much of the init picture is redrawn, 0 to 1 (default: 0.6)"),
     ("--control-scale", "control_scale", float, "strength of the ControlNet (default: 1)"),
 )
 
@@ -86,11 +85,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     given: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE|DIR", "required": True}
     where = "FILE|DIR|ID"
     parser.add_argument("--model", required=True, metavar=where, help="SDXL checkpoint, diffusers folder or Hub id")
-    parser.add_argument(
-        "--model-config", metavar="DIR|ID", help="what describes a checkpoint file, where not beside it"
-    )
-    parser.add_argument("--adapter", help="IP-Adapter for SDXL; of several the best is taken", **given)
-    parser.add_argument("--encoder", help="the CLIP image encoder that the adapter reads", **given)
+    parser.add_argument("--model-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
+    parser.add_argument("--adapter", help="IP-Adapter for SDXL; of several, the best is used", **given)
+    parser.add_argument("--encoder", help="the CLIP image encoder that the adapter was trained with", **given)
     parser.add_argument("--controlnet", metavar=where, help="SDXL ControlNet")
     parser.add_argument("--device", help="cuda, cuda:1, mps, cpu (default: the best here)")
     parser.add_argument("--dtype", help="float16, bfloat16, float32 (default: float16, on a CPU float32)")
@@ -103,16 +100,12 @@ def help_of_field(name: str) -> str:
 
 def run(options: argparse.Namespace) -> Report:
     """Make what is not made yet. Raises InstantStyleError when something asked for cannot be honoured."""
-    references = read_references(options.style)
+    styles = find_styles(options.style)
     prompts = read_prompts(options.prompt, options.prompts)
     files = NamedFiles(options.adapter, options.encoder)
     files.encoder(files.adapter("auto").feature)
-    job = _job(options)
-    units = {one.name: (_unit(options, one),) for one in references if one.picture}
-    jobs = {
-        (name, prompt): replace(job, prompt=prompt, units=unit) for name, unit in units.items() for prompt in prompts
-    }
-    batch = Batch(options.out, _setting(options, files), tuple(references), tuple(prompts), jobs)
+    job, unit = _job(options), _unit(options)
+    batch = Batch(options.out, _setting(options, files), styles, tuple(prompts), job, unit)
     return batch.run(quiet=options.quiet)
 
 
@@ -149,11 +142,12 @@ def _job(options: argparse.Namespace) -> Job:
     return job
 
 
-def _unit(options: argparse.Namespace, reference: Reference) -> StyleUnit:
+def _unit(options: argparse.Namespace) -> StyleUnit:
+    """What all cells ask of the style; each puts its own pictures in."""
     fields = {name: getattr(options, name) for _, name, *_ in UNIT_OPTIONS if getattr(options, name) is not None}
     if options.block:
         fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
-    return StyleUnit.from_dict({"image": [picture.image for picture in reference.pictures], **fields})
+    return StyleUnit.from_dict({"image": [STAND_IN], **fields})
 
 
 def _block(text: str) -> tuple[str, float]:

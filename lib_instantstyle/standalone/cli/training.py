@@ -10,25 +10,26 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from ..training.accelerated import is_first
 from ..training.settings import KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
-from .output import Report, complain, speaks
+from .output import Report, complain
 
 # Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
 NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("steps", int, "steps of the optimizer"),
-    ("batch", int, "pictures for each process and pass"),
-    ("accumulate", int, "passes for each step"),
+    ("batch", int, "pictures per process and pass"),
+    ("accumulate", int, "passes per step"),
     ("rate", float, "learning rate"),
-    ("weight_decay", float, "of AdamW"),
+    ("weight_decay", float, "weight decay of AdamW"),
     ("warmup", int, "steps in which the rate rises from 0"),
-    ("clip", float, "largest norm of the gradient; 0: as it is"),
-    ("noise_offset", float, "moves each channel's noise by a normal number times this"),
+    ("clip", float, "clip the gradient to this norm; 0: off"),
+    ("noise_offset", float, "shift each channel's noise by a random amount of this size"),
     ("drop_image", float, "share of samples without the image prompt"),
     ("drop_text", float, "share of samples without the text prompt"),
     ("drop_both", float, "share of samples without both"),
-    ("size", int, "pixels of a side; if not given the model's own"),
-    ("tokens", int, "of an image prompt; if not given 4 for base, 16 for plus"),
-    ("seed", int, "of everything random"),
+    ("size", int, "side of a picture in pixels (default: the model's own)"),
+    ("tokens", int, "tokens per image prompt (default: 4 for base, 16 for plus)"),
+    ("seed", int, "seed of everything random"),
     ("workers", int, "threads that read pictures"),
     ("save_every", int, "steps between checkpoints"),
     ("keep", int, "checkpoints kept"),
@@ -37,7 +38,7 @@ NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("sample_guidance", float, "CFG scale of the samples"),
 )
 SMALLER = (
-    "Take fewer pictures at once (--batch 1, with --accumulate for as many in a step), use --precision bf16, make them "
+    "Use fewer pictures at once (--batch 1, with --accumulate for as many in a step), use --precision bf16, make them "
     "smaller (--size), or use --cpu."
 )
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
@@ -53,19 +54,23 @@ def add_to(commands: Any) -> None:
         option, value = f"--{name.replace('_', '-')}", "N" if kind is int else "X"
         parser.add_argument(option, dest=name, type=kind, default=default, metavar=value, help=told + more)
     parser.add_argument("--kind", choices=list(KINDS), default="base", help="which image projection (default: base)")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="constant", help="of the rate (default: constant)")
-    parser.add_argument("--weighting", choices=WEIGHTINGS, default="noise", help="of the loss (default: noise)")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default="constant", help="schedule of the learning rate (default: constant)"
+    )
+    parser.add_argument(
+        "--weighting", choices=WEIGHTINGS, default="noise", help="weighting of the loss (default: noise)"
+    )
     parser.add_argument("--cosine", dest="schedule", action="store_const", const="cosine", help="--schedule cosine")
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="mixed precision (default: as accelerate is configured)"
     )
     _add_switches(parser)
-    parser.set_defaults(run=run, smaller=SMALLER)
+    parser.set_defaults(run=run, smaller=SMALLER, answers=is_first)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", required=True, metavar="FILE|DIR|ID", help="the SDXL model, which stays frozen")
-    parser.add_argument("--base-config", metavar="DIR|ID", help="what describes a checkpoint file, where not beside it")
+    parser.add_argument("--base-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
     parser.add_argument(
         "--encoder", required=True, type=Path, metavar="FILE|DIR", help="CLIP image encoder, frozen too"
     )
@@ -76,19 +81,26 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         action="append",
         nargs="+",
         metavar="NAME[=SHARE]",
-        help="presets or block addresses that act together (default: style); given several times, one group is drawn "
-        "for each step, by its share",
+        help="presets or block addresses that act together (default: style); if repeated, each step trains "
+        "one group, chosen by its share",
     )
-    parser.add_argument("--init", type=Path, metavar="FILE", help="go on from this adapter")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="start from this adapter")
     parser.add_argument(
-        "--sample-prompt", dest="sample_prompts", action="append", default=[], metavar="TEXT", help="of the samples"
+        "--sample-prompt",
+        dest="sample_prompts",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="prompt of the samples; may be repeated",
     )
 
 
 def _add_switches(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
-    parser.add_argument("--no-cache", dest="cache", action="store_false", help="encode pictures anew each time")
-    parser.add_argument("--random-crop", action="store_true", help="cut squares at random places, with --no-cache")
+    parser.add_argument("--resume", action="store_true", help="continue from the latest checkpoint in --out")
+    parser.add_argument(
+        "--no-cache", dest="cache", action="store_false", help="encode pictures every time they are used"
+    )
+    parser.add_argument("--random-crop", action="store_true", help="crop at random places; needs --no-cache")
     parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -99,7 +111,7 @@ def run(options: argparse.Namespace) -> Report:
     from ..training import train
 
     outcome = train(settings_of(options))
-    for message in outcome.skipped.values() if speaks() else ():
+    for message in outcome.skipped.values() if options.answers() else ():
         complain(f"skipped: {message}")
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f} (mean of the last 100 steps)"
     text = f"{outcome.adapter}\n{outcome.steps} steps of {', '.join(outcome.blocks)}{loss}"
