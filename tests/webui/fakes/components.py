@@ -1,35 +1,50 @@
-"""modules/ui_components.py, and what gradio_extensons.py changes in gradio itself."""
+"""modules/ui_components.py, and what gradio_extensons.py (in the forks gradio_extensions.py) changes in gradio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 
-BASE = getattr(gr.components, "IOComponent", gr.components.Component)  # gradio 4 has the latter only
+# gradio 4 has no common __init__ that takes what it does not know, so each class is taught
+KINDS = (
+    [gr.components.IOComponent]
+    if hasattr(gr.components, "IOComponent")
+    else [kind for name in gr.components.__all__ if hasattr(kind := getattr(gr, name), "EVENTS")]
+)
 
 
 @contextmanager
 def tooltips() -> Iterator[None]:
     """Every component takes `tooltip`, and its config hands it to the page."""
-    init, config = BASE.__init__, Block.get_config
-
-    def with_tooltip(self: Any, *args: Any, **kwargs: Any) -> None:
-        self.webui_tooltip = kwargs.pop("tooltip", None)
-        init(self, *args, **kwargs)
+    config, inits = Block.get_config, [(kind, kind.__init__) for kind in KINDS]
 
     def with_it_told(self: Any, *args: Any) -> Any:
         tooltip = getattr(self, "webui_tooltip", None)
         return {**config(self, *args), **({"webui_tooltip": tooltip} if tooltip else {})}
 
-    BASE.__init__, Block.get_config = with_tooltip, with_it_told
+    Block.get_config = with_it_told
+    for kind, init in inits:
+        kind.__init__ = _with_tooltip(init)
     try:
         yield
     finally:
-        BASE.__init__, Block.get_config = init, config
+        Block.get_config = config
+        for kind, init in inits:
+            kind.__init__ = init
+
+
+def _with_tooltip(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def initialised(self: Any, *args: Any, tooltip: str | None = None, **kwargs: Any) -> None:
+        self.webui_tooltip = tooltip
+        init(self, *args, **kwargs)
+
+    return initialised
 
 
 class ToolButton(gr.Button):

@@ -1,0 +1,315 @@
+"""The panel as a person uses it: controls, buttons, and what becomes of them when Generate is pressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_instantstyle.units.fields import Number
+from lib_instantstyle.units.unit import FIELDS
+from lib_instantstyle.webui.arguments import PANEL_VALUES
+
+from ..tiny import base_adapter, encoded, picture, save_adapter
+from ..tiny.clip import POOLED
+from ..tiny.unets import LdmUnet
+from .seen import same, unit
+
+pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
+
+import gradio as gr
+
+from .fakes import A1111
+
+
+@pytest.fixture
+def page(web: A1111) -> Any:
+    """A page with the panel switched on."""
+    shown = web.page()
+    shown.enter("enabled-checkbox", True)
+    return shown
+
+
+def generated(web: A1111, page: Any) -> Any:
+    """The pictures after Generate; what is shown under them must be nothing."""
+    page.press("txt2img_generate")
+    assert page.value("html_log_txt2img") == ""
+    return web.made
+
+
+def test_the_panel_alone_changes_nothing(web: A1111) -> None:
+    assert same(generated(web, web.page()).images, web.plain().images)
+
+
+def test_a_dropped_picture_styles_as_the_api_does(web: A1111, page: Any) -> None:
+    page.drop("unit1_image", picture())
+    assert same(generated(web, page).images, web.generate(unit(adapter="auto")).images)
+
+
+def test_every_control_reaches_the_job(web: A1111, page: Any) -> None:
+    page.drop("unit2_image", picture())
+    page.drop("unit2_more_pictures", picture(1), picture(2))
+    page.drop("unit2_content_image", picture(3))
+    page.drop("unit2_negative_image", picture(4))
+    entered = {
+        "adapter": "base",
+        "preset": "style_and_layout",
+        "weight": 0.8,
+        "layout_weight": 0.6,
+        "content_prompt": "a rabbit",
+        "content_method": "project",
+        "content_scale": 0.3,
+        "content_renorm": True,
+        "start": 0.1,
+        "end": 0.9,
+    }
+    for name, value in entered.items():
+        page.enter(f"unit2_{name}", value)
+    pictures = {
+        "image": [encoded(picture(seed)) for seed in (0, 1, 2)],
+        "content_image": encoded(picture(3)),
+        "negative_image": encoded(picture(4)),
+    }
+    assert same(generated(web, page).images, web.generate({**entered, **pictures}).images)
+
+
+def test_custom_blocks_are_typed_or_picked(web: A1111, page: Any) -> None:
+    page.drop("unit1_image", picture())
+    page.enter("unit1_preset", "custom")
+    page.enter("unit1_blocks", "mid_block: 0.5")
+    page.enter("unit1_block_picker", "up_blocks.0.attentions.1 = output_blocks.1.1")
+    assert page.value("unit1_blocks") == "mid_block: 0.5\nup_blocks.0.attentions.1: 1.0"
+    assert page.value("unit1_block_picker") is None
+    blocks = {"mid_block": 0.5, "up_blocks.0.attentions.1": 1.0}
+    expected = web.generate(unit(adapter="auto", preset="custom", blocks=blocks))
+    assert same(generated(web, page).images, expected.images)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shown"),
+    [("style", (False, False)), ("style_and_layout", (True, False)), ("custom", (False, True))],
+)
+def test_controls_that_a_preset_needs_appear_with_it(page: Any, preset: str, shown: tuple[bool, bool]) -> None:
+    page.enter("unit1_preset", "layout")
+    page.enter("unit1_preset", preset)
+    assert (page["unit1_layout_weight"]["visible"], page["unit1_custom"]["visible"]) == shown
+
+
+@pytest.mark.parametrize("name", [name for name in PANEL_VALUES if name in FIELDS])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_control_says_what_the_schema_says(web: A1111, number: int, name: str) -> None:
+    control, spec = web.page()[f"unit{number}_{name}"], FIELDS[name]
+    assert (control["label"], control["webui_tooltip"]) == (spec.label, spec.help)
+    if isinstance(spec.kind, Number):
+        assert (control["minimum"], control["maximum"]) == (spec.kind.low, spec.kind.high)
+
+
+def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111) -> None:
+    """ui-config.json goes by labels, which all tabs share, and takes a choice's label for its value."""
+    blocks = {block.elem_id: block for block in web.demo.blocks.values() if getattr(block, "elem_id", None)}
+    remembered = {
+        name.removeprefix("script_txt2img_instantstyle_")
+        for name, block in blocks.items()
+        if "txt2img_instantstyle_unit" in name
+        and hasattr(block, "value")
+        and not getattr(block, "do_not_save_to_config", False)
+        and block.get_block_name() in ("slider", "radio", "checkbox", "textbox", "dropdown", "checkboxgroup")
+    }
+    names = ("weight", "layout_weight", "blocks", "content_prompt", "content_scale", "start", "end", "content_renorm")
+    assert remembered == {f"unit1_{name}" for name in (*names, "enabled")}
+
+
+def test_the_strength_of_a_removal_follows_its_method_until_it_is_moved(page: Any) -> None:
+    page.enter("unit1_content_method", "auto")
+    assert page.value("unit1_content_scale") == 1.0
+    page.enter("unit1_content_scale", 0.3)
+    page.enter("unit1_content_method", "project")
+    assert page.value("unit1_content_scale") == 0.3
+
+
+@pytest.mark.parametrize("tab", [1, 2])
+def test_what_is_missing_is_said_as_the_panel_calls_it(page: Any, tab: int) -> None:
+    page.drop("unit1_image", picture())
+    page.enter(f"unit{tab}_preset", "custom")
+    page.enter(f"unit{tab}_blocks", "nonsense")
+    page.drop(f"unit{tab}_image", picture())
+    page.press("txt2img_generate")
+    assert f"Reference {tab}, Custom blocks: " in page.value("html_log_txt2img")
+
+
+def test_a_panel_that_is_on_without_a_picture_is_refused(page: Any) -> None:
+    page.press("txt2img_generate")
+    assert "no reference picture" in page.value("html_log_txt2img")
+
+
+def test_adapters_that_came_meanwhile_are_found_again(web: A1111, page: Any, tmp_path: Path) -> None:
+    assert [name for name, _ in page["unit1_adapter"]["choices"]] == ["auto", "base", "plus"]
+    save_adapter(base_adapter(LdmUnet(), POOLED, seed=5), tmp_path / "mine/special.safetensors")
+    web.cmd_opts.instantstyle_dir = [str(tmp_path / "mine")]
+    page.press("unit1_refresh")
+    choices = [one if isinstance(one, str) else one[0] for one in page["unit1_adapter"]["choices"]]
+    assert "special" in choices
+
+
+class TestStatus:
+    """What stands above the references, and the download button."""
+
+    def test_it_names_what_auto_takes(self, page: Any) -> None:
+        assert "Auto uses" in page.value("status")
+        assert page["download"]["visible"] is False
+
+    @pytest.fixture
+    def bare(self, web: A1111, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A page of a WebUI without models."""
+        monkeypatch.setattr("modules.paths.models_path", str(tmp_path / "none"))
+        web.reload_ui()
+        return web.page()
+
+    def test_without_models_it_offers_them_with_their_sizes(self, bare: Any) -> None:
+        assert "No SDXL IP-Adapter is installed" in bare.value("status")
+        assert bare["download"]["visible"] is True
+        assert "ip-adapter_sdxl.safetensors (0.7 GB) and" in bare.value("download")
+
+    def test_the_download_goes_where_models_are_looked_for(
+        self, web: A1111, bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fetched = []
+        monkeypatch.setattr(
+            web.library("panel.readiness"), "fetch", lambda one, folder, progress: fetched.append((one.kind, folder))
+        )
+        bare.press("download")
+        folders = {"adapter": tmp_path / "none/ControlNet", "encoder": tmp_path / "none/clip_vision"}
+        assert dict(fetched) == folders
+
+    def test_after_a_download_the_button_goes(self, web: A1111, bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fetch(*_: Any) -> None:
+            monkeypatch.setattr("modules.paths.models_path", str(web.models_path))
+
+        monkeypatch.setattr(web.library("panel.readiness"), "fetch", fetch)
+        bare.press("download")
+        assert "Auto uses" in bare.value("status")
+        assert bare["download"]["visible"] is False
+
+    def test_a_download_that_fails_in_any_way_says_so(
+        self, web: A1111, bare: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(web.library("panel.readiness"), "fetch", fail)
+        bare.press("download")
+        assert "No space left on device" in bare.value("status")
+        assert bare["download"]["visible"] is True
+
+    def test_opening_the_panel_looks_again(self, web: A1111, bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("modules.paths.models_path", str(web.models_path))
+        bare.enter("enabled-checkbox", True)
+        assert "Auto uses" in bare.value("status")
+
+    def test_a_checkpoint_that_is_still_loading_costs_no_panel(
+        self, web: A1111, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def changing(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("dictionary changed size during iteration")
+
+        monkeypatch.setattr(web.sd_model.model.diffusion_model, "named_modules", changing)
+        web.reload_ui()
+        assert "Auto uses" in web.page().value("status")
+
+    def test_an_unforeseen_error_costs_no_panel(self, web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(web.library("panel.panel"), "readiness", lambda *_: 1 / 0)
+        web.reload_ui()
+        assert "ZeroDivisionError" in web.page().value("status")
+        assert web.page().has("unit1_weight")
+
+
+class TestAnalysis:
+    """What the reference shows: words to pick, and the meter that follows."""
+
+    @pytest.fixture
+    def analysed(self, page: Any) -> Any:
+        page.drop("unit1_image", picture())
+        page.press("unit1_analyse")
+        return page
+
+    def test_before_it_nothing_of_it_is_there(self, page: Any) -> None:
+        page.enter("unit1_content_scale", 0.4)
+        assert not page["unit1_words"]["visible"]
+        assert not page["unit1_meter"]["visible"]
+
+    def test_it_needs_a_picture(self, page: Any) -> None:
+        page.press("unit1_analyse")
+        assert "no reference picture to look at yet" in page.value("unit1_meter")
+        assert not page["unit1_words"]["visible"]
+
+    def test_words_are_offered_and_the_meter_stands_ready(self, analysed: Any) -> None:
+        assert len(analysed["unit1_words"]["choices"]) == 18
+        assert analysed["unit1_words"]["visible"]
+        assert "Nothing is removed yet" in analysed.value("unit1_meter")
+
+    def test_a_picked_word_goes_into_the_prompt_and_the_meter(self, analysed: Any) -> None:
+        word = _words(analysed)[0]
+        analysed.pick("unit1_words", word)
+        assert analysed.value("unit1_content_prompt") == word
+        assert word in analysed.value("unit1_meter")
+        analysed.pick("unit1_words", word)
+        assert analysed.value("unit1_content_prompt") == ""
+        assert "Nothing is removed yet" in analysed.value("unit1_meter")
+
+    def test_a_word_typed_by_hand_is_shown_as_picked(self, analysed: Any) -> None:
+        word = _words(analysed)[2]
+        analysed.enter("unit1_content_prompt", f"a moon, {word}")
+        analysed.leave("unit1_content_prompt")
+        assert analysed.value("unit1_words") == [word]
+        assert "a moon" in analysed.value("unit1_meter")
+
+    @pytest.mark.parametrize(("name", "value"), [("content_scale", 0.9), ("content_method", "project")])
+    def test_the_meter_follows_the_controls(self, analysed: Any, name: str, value: Any) -> None:
+        analysed.pick("unit1_words", _words(analysed)[0])
+        before = analysed.value("unit1_meter")
+        analysed.enter(f"unit1_{name}", value)
+        assert analysed.value("unit1_meter") != before
+
+    def test_another_picture_takes_all_of_it_away(self, analysed: Any) -> None:
+        analysed.drop("unit1_image", picture(7))
+        assert not analysed["unit1_words"]["visible"]
+        assert not analysed["unit1_meter"]["visible"]
+
+    def test_a_job_in_progress_is_not_disturbed(self, web: A1111, analysed: Any) -> None:
+        with web.queue_lock:
+            analysed.enter("unit1_content_scale", 0.9)
+        assert "The WebUI is busy" in analysed.value("unit1_meter")
+
+    def test_what_goes_wrong_stands_where_the_meter_was(
+        self, web: A1111, analysed: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lib_instantstyle.reference.analysis.Analyst.meter", lambda *_: 1 / 0)
+        analysed.enter("unit1_content_scale", 0.9)
+        assert "ZeroDivisionError" in analysed.value("unit1_meter")
+
+
+def _words(page: Any) -> list[str]:
+    return [one if isinstance(one, str) else one[1] for one in page["unit1_words"]["choices"]]
+
+
+def test_progress_without_gradios_queue_asks_for_no_bar(web: A1111) -> None:
+    """gradio refuses to start when a handler asks for a bar and there is no queue."""
+    with_progress = web.library("panel.progress").with_progress
+    web.cmd_opts.no_gradio_queue = True
+    plain = with_progress(lambda progress, *values: progress(0.5, "half") or values)
+    assert plain(1, 2) == (1, 2)
+    assert plain.__defaults__ is None
+    web.cmd_opts.no_gradio_queue = False
+    assert with_progress(lambda progress, *values: values).__defaults__ is not None
+
+
+def test_building_the_page_again_changes_nothing(web: A1111) -> None:
+    """The WebUI's API builds the panel twice more to learn its defaults, and throws those away."""
+    page, runner = web.page(), web.runners["txt2img"]
+    with gr.Blocks():
+        again = runner.alwayson_scripts[0].ui(False) or []
+    assert [one.value for one in again] == [one.value for one in runner.inputs[1:]]
+    page.enter("enabled-checkbox", True)
+    page.drop("unit1_image", picture())
+    assert same(generated(web, page).images, web.generate(unit(adapter="auto")).images)
