@@ -77,9 +77,9 @@ def _plainest(file: str, shapes: Shapes, read: Callable[[str], Read | None]) -> 
         if len(key) <= LONGEST and (found := read(key)):
             way, around, short = found
             written.setdefault((way, around.count("."), around), {})[short] = key
-    first, *others = sorted(written) or [None]
-    if first is None:
+    if not written:
         return {}
+    first, *others = sorted(written)
     if any(other[:2] == first[:2] for other in others):
         raise CheckpointError(
             f"{file} holds several adapters, under {shown(first[2])} and {shown(others[0][2])}. "

@@ -147,7 +147,8 @@ def _reader_for(path: Path) -> Callable[[Path], TensorFile]:
     kind = container_of(path)
     if kind == "other":
         raise CheckpointError(f"{path.name} is not a model file (expected .safetensors or a PyTorch file).")
-    return {"index": ShardedFile, "safetensors": SafetensorsFile}.get(kind, PickledFile)
+    readers: dict[str, Callable[[Path], TensorFile]] = {"index": ShardedFile, "safetensors": SafetensorsFile}
+    return readers.get(kind, PickledFile)
 
 
 def _weight(path: Path, name: str, read: Callable[[str], Tensor]) -> Tensor:

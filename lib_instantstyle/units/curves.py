@@ -83,7 +83,8 @@ class CurveField:
 
     def schema(self) -> dict[str, Any]:
         bounds = [{"minimum": 0, "maximum": 1}, {"minimum": LOWEST, "maximum": HIGHEST}]
-        point = {"type": "array", "prefixItems": [{"type": "number", **one} for one in bounds], "minItems": 2}
+        pair: list[dict[str, Any]] = [{"type": "number", **one} for one in bounds]
+        point = {"type": "array", "prefixItems": pair, "minItems": 2}
         many = {"type": "array", "items": {**point, "maxItems": 2}, "minItems": 1, "maxItems": MAX_POINTS}
         kinds: list[dict[str, Any]] = [{"type": "string", "examples": list(NAMED)}, many]
         return {"oneOf": [*kinds, {"type": "null"}] if self.optional else kinds}

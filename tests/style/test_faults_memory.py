@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_instantstyle.files import adapters, image_encoders, text_towers
 from lib_instantstyle.files.projections import ImageProjModel
-from lib_instantstyle.style import attention
+from lib_instantstyle.style import sums
 from lib_instantstyle.style.key_values import KeyValueStack
 from lib_instantstyle.style.session import StyleSession
 
@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "projection": (ImageProjModel, "forward"),
     "keys": (adapters.Adapter, "to_k_ip"),
     "values": (adapters.Adapter, "to_v_ip"),
-    "stacking": (attention, "stack"),
+    "stacking": (sums, "stack"),
     "attention": (KeyValueStack, "add_to"),
 }
 ON_THE_DEVICE = ("encoder load", "encoder forward", "text tower load", "text tower forward")

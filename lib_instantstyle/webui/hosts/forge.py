@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from modules import devices, sd_models, shared
 
 from ...files.text_towers import Tokenizer
-from ...reference.store import fingerprint
+from ...reference.names import fingerprint
 from ...units.errors import CheckpointError, IncompatibleModelError
 from .forge_rows import marking, watch
 from .texts import inversions_in, literally, unnoted
