@@ -2,6 +2,7 @@
 
     WEBUI_DIR=~/stable-diffusion-webui ~/stable-diffusion-webui/venv/bin/python -m pytest tests/live
 
+Neighbours are looked for among the WebUI's extensions, and in the folders that WEBUI_EXTENSIONS names.
 The WebUI's own folder is only read: models, settings and extensions come from a temporary data folder.
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .seen import hooks, same, unit
+from .seen import farthest, hooks, same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 
@@ -65,11 +65,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("how", [by_row, last_row_first])
 @pytest.mark.parametrize("fields", LAYOUTS.values(), ids=LAYOUTS)
-def test_rows_in_parts_change_no_bit(web: A1111, fields: dict[str, Any], how: Callable[[Attention], Attention]) -> None:
+def test_rows_in_parts_change_nothing(
+    web: A1111, fields: dict[str, Any], how: Callable[[Attention], Attention]
+) -> None:
+    """But for sums over other shapes, which a picture may show as one step of 255."""
     plain, styled = web.plain(**fields), web.generate(unit(), **fields)
     with computed(web, how):
-        assert same(web.plain(**fields).images, plain.images)
-        assert same(web.generate(unit(), **fields).images, styled.images)
+        assert farthest(web.plain(**fields).images, plain.images) <= 1
+        assert farthest(web.generate(unit(), **fields).images, styled.images) <= 1
 
 
 @pytest.mark.parametrize("fields", LAYOUTS.values(), ids=LAYOUTS)
