@@ -13,6 +13,7 @@ from ...units.errors import InstantStyleError
 from ...units.unit import FIELDS, StyleUnit
 from ..devices import pick_device, pick_dtype
 from ..jobs import Job
+from ..model_shapes import check_channels
 from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id
 from ..named_files import NamedFiles
 from .batch import Batch, Setting
@@ -114,7 +115,9 @@ def _setting(options: argparse.Namespace, files: NamedFiles) -> Setting:
     dtype = pick_dtype(options.dtype, device)
     if (options.control is None) != (options.controlnet is None):
         raise InstantStyleError("--control and --controlnet go together; one was given alone. Give both, or neither.")
-    return Setting(named_model(options), files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
+    model = named_model(options)
+    check_channels(model)
+    return Setting(model, files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
 
 
 def named_model(options: argparse.Namespace) -> Model:
