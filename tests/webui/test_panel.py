@@ -116,8 +116,8 @@ def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111)
         and not getattr(block, "do_not_save_to_config", False)
         and block.get_block_name() in ("slider", "radio", "checkbox", "textbox", "dropdown", "checkboxgroup")
     }
-    names = ("weight", "layout_weight", "blocks", "content_prompt", "content_scale", "start", "end", "content_renorm")
-    assert remembered == {f"unit1_{name}" for name in (*names, "enabled")}
+    changed = {"image", "more_pictures", "adapter", "preset", "content_method", "content_image", "negative_image"}
+    assert remembered == {f"unit1_{name}" for name in {*PANEL_VALUES} - changed}
 
 
 def test_the_strength_of_a_removal_follows_its_method_until_it_is_moved(page: Any) -> None:
