@@ -143,13 +143,17 @@ def test_a_panel_that_is_on_without_a_picture_is_refused(page: Any) -> None:
     assert "no reference picture" in page.value("html_log_txt2img")
 
 
+def offered(page: Any, name: str) -> list[str]:
+    """The labels of a dropdown's choices, which gradio keeps alone or with their values."""
+    return [one if isinstance(one, str) else one[0] for one in page[name]["choices"]]
+
+
 def test_adapters_that_came_meanwhile_are_found_again(web: A1111, page: Any, tmp_path: Path) -> None:
-    assert [name for name, _ in page["unit1_adapter"]["choices"]] == ["auto", "base", "plus"]
+    assert offered(page, "unit1_adapter") == ["auto", "base", "plus"]
     save_adapter(base_adapter(LdmUnet(), POOLED, seed=5), tmp_path / "mine/special.safetensors")
     web.cmd_opts.instantstyle_dir = [str(tmp_path / "mine")]
     page.press("unit1_refresh")
-    choices = [one if isinstance(one, str) else one[0] for one in page["unit1_adapter"]["choices"]]
-    assert "special" in choices
+    assert "special" in offered(page, "unit1_adapter")
 
 
 class TestStatus:
@@ -240,7 +244,7 @@ class TestAnalysis:
 
     def test_it_needs_a_picture(self, page: Any) -> None:
         page.press("unit1_analyse")
-        assert "no reference picture to look at yet" in page.value("unit1_meter")
+        assert "no reference picture yet" in page.value("unit1_meter")
         assert not page["unit1_words"]["visible"]
 
     def test_words_are_offered_and_the_meter_stands_ready(self, analysed: Any) -> None:

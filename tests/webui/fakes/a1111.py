@@ -84,6 +84,8 @@ class A1111:
             for tab, runner in self.runners.items():
                 self._build_tab(tab, runner)
             self._connect_send_to_img2img()
+        if not self.cmd_opts.no_gradio_queue:
+            self.demo.queue(64)
 
     def _build_tab(self, tab: str, runner: ScriptRunner) -> None:
         """Our panel, and what the WebUI has beside it: an infotext to paste, Generate, and what that shows."""
