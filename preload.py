@@ -1,7 +1,9 @@
 """Command-line arguments, read by the WebUI before it starts."""
 
+from argparse import ArgumentParser
 
-def preload(parser):
+
+def preload(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--instantstyle-dir",
         action="append",

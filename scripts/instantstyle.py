@@ -1,6 +1,8 @@
 """The one file the WebUI executes: the always-on script, its lifecycle and the error policy. The rest is library."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lib_instantstyle import __version__
 from lib_instantstyle.units.errors import explained
@@ -20,46 +22,46 @@ job = live_job()
 class InstantStyleScript(scripts.Script):
     """Style transfer from reference pictures. The file's name and the title are permanent API."""
 
-    def title(self):
+    def title(self) -> str:
         return TITLE
 
-    def show(self, is_img2img):
+    def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible
 
-    def ui(self, is_img2img):
+    def ui(self, is_img2img: bool) -> list[Any]:
         panel = Panel(self.elem_id, job.host)
         self.infotext_fields = panel.paste_fields
         self.paste_field_names = panel.paste_names
         return panel.components
 
-    def before_process(self, p, *args):
+    def before_process(self, p: Any, *args: Any) -> None:
         job.end()
 
-    def process(self, p, *args):
+    def process(self, p: Any, *args: Any) -> None:
         with refusing(p, refuse_planned):
             write_infotext(p, (), __version__)
             job.begin(p, in_cell(p, requested_units(args)))
             write_infotext(p, job.plans, __version__)
 
-    def process_before_every_sampling(self, p, *args, **kwargs):
+    def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         with refusing(p, refuse_pass):
             job.attach(p, lambda: in_cell(p, requested_units(args)))
 
-    def post_sample(self, p, ps, *args):
+    def post_sample(self, p: Any, ps: Any, *args: Any) -> None:
         with refusing(p, refuse_samples, ps):
             job.check_applied(p)
         job.detach()
         empty_if_refused(p, ps)
 
-    def postprocess_image(self, p, pp, *args):
+    def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
         measure_result(job, p, pp.image, lambda: in_cell(p, requested_units(args)))
 
-    def postprocess(self, p, processed, *args):
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         job.end()
 
 
 @contextmanager
-def refusing(p, refuse, *args):
+def refusing(p: Any, refuse: Callable[..., None], *args: Any) -> Iterator[None]:
     """The WebUI goes on after an exception in a script, without the style. So the job is refused by other means."""
     try:
         yield
@@ -68,7 +70,7 @@ def refusing(p, refuse, *args):
         refuse(p, *args, explained(error), loud=job.host.shows_errors_of(p))
 
 
-def on_app_started(demo, app):
+def on_app_started(demo: Any, app: Any) -> None:
     if shared.cmd_opts.api or shared.cmd_opts.nowebui:
         add_endpoints(app, job.host.files)
 

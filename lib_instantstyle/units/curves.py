@@ -82,7 +82,7 @@ class CurveField:
         return points
 
     def schema(self) -> dict[str, Any]:
-        bounds = [{"minimum": 0, "maximum": 1}, {"minimum": LOWEST, "maximum": HIGHEST}]
+        bounds: list[dict[str, Any]] = [{"minimum": 0, "maximum": 1}, {"minimum": LOWEST, "maximum": HIGHEST}]
         pair: list[dict[str, Any]] = [{"type": "number", **one} for one in bounds]
         point = {"type": "array", "prefixItems": pair, "minItems": 2}
         many = {"type": "array", "items": {**point, "maxItems": 2}, "minItems": 1, "maxItems": MAX_POINTS}

@@ -87,7 +87,7 @@ def _pictures(tab: dict[str, Any]) -> dict[str, Any]:
     return {"image": [picture for picture in (tab["image"], *more) if picture is not None], **single}
 
 
-def _files(value: object) -> Sequence[bytes]:
+def _files(value: Any) -> Sequence[bytes]:
     if not isinstance(value or [], (list, tuple)) or not all(isinstance(one, bytes) for one in value or ()):
         raise UnitError(f"More pictures come as uploaded files only, got {shown(value)}. Put them into image.", "image")
     return value or ()

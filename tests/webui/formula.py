@@ -43,7 +43,7 @@ def key_values(world: World) -> list[KeyValue]:
 
 
 def _styled(attn2: nn.Module, image: KeyValue, uncond: Tensor, acts: Callable[[], bool]) -> Callable[..., Tensor]:
-    heads: int = attn2.heads  # type: ignore[assignment]
+    heads: int = attn2.heads
 
     def forward(x: Tensor, context: Tensor) -> Tensor:
         rows = [int(not torch.equal(row[:CHUNK], uncond)) for row in context]

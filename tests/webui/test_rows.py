@@ -55,6 +55,7 @@ def first_row_only(own: Attention) -> Attention:
     return forward
 
 
+Rewiring = Callable[[Attention], Attention]
 LAYOUTS: dict[str, dict[str, Any]] = {
     "one call": {},
     "a batch": {"batch_size": 2},

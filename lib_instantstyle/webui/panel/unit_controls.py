@@ -13,7 +13,7 @@ from modules.ui_components import ToolButton
 
 from ...units.blocks import SDXL_BLOCKS, ldm_name
 from ...units.curves import NAMED, write_curve
-from ...units.fields import Number
+from ...units.fields import Choice, Number
 from ...units.groups import AUTO_ADAPTER, CONTENT_METHODS
 from ...units.routing import CUSTOM, PRESETS
 from ...units.unit import DEFAULTS, FIELDS, in_effect
@@ -162,8 +162,12 @@ class UnitTab:
                     self._add(name, self._curve(name))
             with gr.Row():
                 for name in ("passes", "fusion", "kv_scaling"):
-                    choices = list(FIELDS[name].kind.choices)
-                    self._add(name, gr.Dropdown(**self._common(name), choices=choices, value=DEFAULTS[name]))
+                    self._choice(name)
+
+    def _choice(self, name: str) -> None:
+        kind = FIELDS[name].kind
+        assert isinstance(kind, Choice)
+        self._add(name, gr.Dropdown(**self._common(name), choices=list(kind.choices), value=DEFAULTS[name]))
 
     def _curve(self, name: str) -> Any:
         value = write_curve(DEFAULTS[name])
