@@ -162,7 +162,7 @@ def test_people_are_told_in_lines(arguments: Arguments, capsys: pytest.CaptureFi
     assert shows.count(",") == 1
     assert "a rabbit: " in leak
     assert " before, " in leak
-    assert "auto takes " in scale
+    assert "auto removes " in scale
 
 
 def test_pictures_alone_need_no_text_tower(arguments: Arguments, tmp_path: Path, capsys: Any) -> None:

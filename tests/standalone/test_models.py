@@ -126,7 +126,7 @@ MISSING = [
     ("sdxl", "encoder/model.safetensors", "encoder", CheckpointError, "model"),
     ("sdxl", "adapters", "nothing", EncoderNotFoundError, "nothing"),
     ("sdxl", "adapters", "adapters/base.safetensors", CheckpointError, "base"),
-    ("nothing.safetensors", "adapters", "encoder", IncompatibleModelError, "no Hub id"),
+    ("nothing.safetensors", "adapters", "encoder", IncompatibleModelError, "not a Hub id"),
     ("adapters", "adapters", "encoder", IncompatibleModelError, "cannot be opened"),
 ]
 
@@ -159,7 +159,7 @@ def test_device_and_precision_are_picked_for_each_other() -> None:
     with pytest.raises(InstantStyleError, match="float64"):
         devices.pick_dtype("float64", cpu)
     if not torch.cuda.is_available():
-        with pytest.raises(InstantStyleError, match="Take cpu"):
+        with pytest.raises(InstantStyleError, match="Use cpu"):
             devices.pick_device("cuda")
 
 

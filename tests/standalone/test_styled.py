@@ -247,7 +247,8 @@ def test_styles_do_not_nest(host: StandaloneHost) -> None:
 def test_a_style_that_reaches_nothing_is_an_error(host: StandaloneHost) -> None:
     def draw_without_hooks() -> None:
         with host.styled([unit()]):
-            host.session.detach()
+            for layer in host.session._layers:
+                layer.detach()
             drawn(host.pipe)
 
     with pytest.raises(StyleNotAppliedError):

@@ -63,6 +63,8 @@ PARTS = [
 
 @pytest.mark.parametrize(("cuts", "copied"), PARTS)
 def test_parts_are_styled_as_the_whole_to_the_last_bit(attn2: nn.Module, cuts: Cuts, copied: bool) -> None:
+    if hasattr(attn2, "processor") and slice(4, 4) in cuts:
+        pytest.skip("diffusers' attention takes no empty batch")
     x, context = inputs(4)
     with attached(attn2, *UNITS, rows=MARKS):
         whole = attn2(x, context)

@@ -286,8 +286,9 @@ def reference(session: StyleSession, **fields: Any) -> Reference:
 
 
 def test_leaks_tell_each_phrase_before_and_after_without_encoding(session: StyleSession, host: TinyHost) -> None:
-    found = reference(session, content_prompt=PROMPT, content_method="project", content_scale=1.0)
-    texts = [phrase.text for phrase in content_phrases(found.unit)]
+    fields = {"content_prompt": PROMPT, "content_method": "project", "content_scale": 1.0}
+    found = reference(session, **fields)
+    texts = [phrase.text for phrase in content_phrases(unit(**fields))]
     embeds = torch.cat([host.text_embeds(text) for text in texts])
     encodings = host.encoder_loads, host.text_encodings
     told = leaks(found, texts, embeds)

@@ -112,6 +112,7 @@ WIDTH = len(PANEL_VALUES)
 def test_a_panel_filled_with_any_json_is_units_or_refused(place: int, value: object) -> None:
     """Clients may fill the panel's controls by position."""
     tab = [True, "abc", None, "auto", "style", 1, 1, "", "", 0.5, "subtract", 0, 1, False, None, None]
+    tab += [1, "constant", "", "both", "add", "v"]
     tab[place] = value
     refused = refusal(lambda: requested_units([*SLOTS, True, *tab, *[False, *tab[1:]] * 2]))
     assert refused is None or isinstance(refused, UnitError)
@@ -123,6 +124,7 @@ HOSTILE_BLOCKS = ["{" * 100_000, "[" * 100_000, '{"a":' * 100_000, "a: 1\n" * 10
 @pytest.mark.parametrize("blocks", HOSTILE_BLOCKS, ids=range(6))
 def test_blocks_written_to_break_the_reader_are_refused(blocks: str) -> None:
     tab = [True, "abc", None, "auto", "custom", 1, 1, blocks, "", 0.5, "subtract", 0, 1, False, None, None]
+    tab += [1, "constant", "", "both", "add", "v"]
     refused = refusal(lambda: requested_units([*SLOTS, True, *tab, *[False, *tab[1:]] * 2]))
     assert refused is not None
     assert (refused.field, refused.unit) == ("blocks", 1)

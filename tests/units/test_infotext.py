@@ -20,7 +20,8 @@ EXPONENT_LIKE_HASH = "1e345678901234567890123456789012"
 texts = st.text(max_size=60)
 hashes = st.lists(st.sampled_from([HASH, NUMBER_LIKE_HASH, EXPONENT_LIKE_HASH]), max_size=1).map(tuple)
 weights = st.floats(-1, 3)
-scales = st.dictionaries(st.text(min_size=1, max_size=20), weights, min_size=1, max_size=3)
+addresses = st.text(min_size=1, max_size=20).filter(lambda text: not text.strip().isdecimal())  # those are numbers
+scales = st.dictionaries(addresses, weights, min_size=1, max_size=3)
 units = st.builds(
     StyleUnit,
     image=st.lists(st.sampled_from([HASH, NUMBER_LIKE_HASH, EXPONENT_LIKE_HASH]), min_size=1, max_size=3).map(tuple),

@@ -30,7 +30,7 @@ from lib_instantstyle.units.errors import InstantStyleError
 from .conftest import SettingsMaker, write_pictures
 from .test_shards import png, write_shard
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def curve(out: Path) -> list[list[str]]:
