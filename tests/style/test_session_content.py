@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def test_leaks_tell_each_phrase_before_and_after_without_encoding(session: Style
     assert [leak.text for leak in told] == ["a rabbit", "a forest"]
     assert [leak.before for leak in told] == pytest.approx(cosines(found.cond, embeds)[0].tolist())
     assert [leak.after for leak in told] == pytest.approx(cosines(found.cleaned(), embeds)[0].tolist())
-    unmoved = leaks(found, texts, embeds, found.cleaned(scale=0.0))
+    unmoved = leaks(found, texts, embeds, found.cleaned(replace(found.how, strength=0.0)))
     assert [leak.after for leak in unmoved] == pytest.approx([leak.before for leak in told])
     assert (host.encoder_loads, host.text_encodings) == encodings
 
