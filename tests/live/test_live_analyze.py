@@ -70,13 +70,13 @@ def test_phrases_are_told_before_and_after(webui, world):
 
 
 def test_words_have_their_cosines_and_are_read_once(webui, world, monkeypatch):
-    from lib_instantstyle.webui.hosts.a1111 import A1111Host
+    from lib_instantstyle.webui.hosts.live import live_host
 
     first = analyze(webui, words=10).json()
     e = image_embedding(world, picture(0))
     for word in first["words"]:
         assert word["score"] == pytest.approx(cosine(e, text(world, word["text"])), abs=1e-4)
-    monkeypatch.setattr(A1111Host, "checkpoint_text_embeds", lambda *args: pytest.fail("texts were read again"))
+    monkeypatch.setattr(type(live_host()), "checkpoint_text_embeds", lambda *args: pytest.fail("texts were read again"))
     assert analyze(webui, words=10).json() == first
 
 

@@ -17,9 +17,9 @@ BATCH = {"n_iter": 2, "steps": 3}
 def refusing_once(call: int):
     """The host's `unet`, which refuses on one call: a job asks when it plans, when it attaches, and at each step."""
     from lib_instantstyle.units.errors import IncompatibleModelError
-    from lib_instantstyle.webui.hosts.a1111 import A1111Host
+    from lib_instantstyle.webui.hosts.live import live_host
 
-    ask, asked = A1111Host.unet, []
+    ask, asked = type(live_host()).unet, []
 
     def unet(self):
         asked.append(call)
@@ -27,7 +27,7 @@ def refusing_once(call: int):
             raise IncompatibleModelError("The refiner is of another family.")
         return ask(self)
 
-    return mock.patch.object(A1111Host, "unet", unet)
+    return mock.patch.object(type(live_host()), "unet", unet)
 
 
 def test_the_style_ends_with_a_message_and_is_back_for_the_next_picture(webui):

@@ -41,7 +41,7 @@ def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
     from lib_instantstyle.style.attention import StyledLayer
     from lib_instantstyle.style.session import StyleSession
     from lib_instantstyle.webui import job as a1111_job
-    from lib_instantstyle.webui.hosts.a1111 import A1111Host
+    from lib_instantstyle.webui.hosts.live import live_host
 
     every_step = tuple(range(1, STEPS + 1))
     return {
@@ -50,7 +50,7 @@ def stages() -> dict[str, tuple[Any, str, tuple[int, ...]]]:
         "infotext": (a1111_job, "to_infotext", (1,)),
         "attaching": (StyleSession, "attach", (1,)),
         "attaching a layer": (StyledLayer, "attach", (1, 5, 10)),
-        "the text encoder": (A1111Host, "checkpoint_text_embeds", (1,)),
+        "the text encoder": (type(live_host()), "checkpoint_text_embeds", (1,)),
         "on_cfg_denoiser": (a1111_job.StyleJob, "_mark", every_step),
         "the step clock": (a1111_job, "progress_at", every_step),
         "the marks": (a1111_job.StyleJob, "_read_rows", every_step),
@@ -164,9 +164,9 @@ def test_another_script_that_fails_costs_us_nothing(webui, undisturbed, method):
 def test_a_style_that_ends_early_says_so_in_the_infotext(webui):
     """Clients of the API see no comments."""
     from lib_instantstyle.units.errors import IncompatibleModelError
-    from lib_instantstyle.webui.hosts.a1111 import A1111Host
+    from lib_instantstyle.webui.hosts.live import live_host
 
-    with failing(A1111Host, "unet", 4, IncompatibleModelError):
+    with failing(type(live_host()), "unet", 4, IncompatibleModelError):
         job = webui.txt2img(UNIT, **SETTINGS)
     assert job.status == 200
     assert "InstantStyle ended early: the plug was pulled" in job.infotext

@@ -68,7 +68,7 @@ class ForgeHost(WebUIHost):
         objects.unet = marking(objects.unet)
 
     def watch_calls(self, read: ReadCall) -> RemovableHandle:
-        return watch(self.unet(), read)
+        return watch(checkpoint().forge_objects.unet.model.diffusion_model, read)
 
     def shows_errors_of(self, p: Any) -> bool:
         """reForge and Forge Classic have a thread of its own work for the page, and forget what it raises."""
