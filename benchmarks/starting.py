@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from lib_instantstyle.files.image_encoders import preprocess
+from lib_instantstyle.files.preprocessing import preprocess
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.routing import STYLE_BLOCK
 from lib_instantstyle.units.unit import StyleUnit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,8 +47,13 @@ class World:
     def grey_embeds(self) -> Tensor:
         return self.encoder(torch.zeros(1, 3, 32, 32)).image_embeds
 
+    @torch.no_grad()
+    def embeds_of(self, *images: Image.Image) -> Tensor:
+        """(n, width) of pictures."""
+        return self.encoder(torch.cat(list(map(_pixels_of, images)))).image_embeds
+
     def _pixels(self, seed: int) -> Tensor:
-        return image_processor(32)(images=picture(seed), return_tensors="pt").pixel_values
+        return _pixels_of(picture(seed))
 
     def tokens(self, embeds: Tensor) -> Tensor:
         """LayerNorm(Linear(e)) of the adapter `base`, four tokens for each row."""
@@ -58,3 +64,7 @@ class World:
 
     def key(self, tokens: Tensor, layer: int) -> Tensor:
         return tokens @ self.adapters["base"][f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"].T
+
+
+def _pixels_of(image: Image.Image) -> Tensor:
+    return image_processor(32)(images=image, return_tensors="pt").pixel_values

@@ -1,7 +1,7 @@
 """CLIP image encoders: recognised by their tensors, loaded from every format in the wild, fed as the reference does.
 
 Formats: Hugging Face CLIPVisionModelWithProjection or CLIPModel (file, folder or shards) and open_clip (with or
-without the text tower). Preprocessing equals CLIPImageProcessor's.
+without the text tower).
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ..units.errors import CheckpointError
 from .clip_formats import VISION, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
+from .preprocessing import CENTER, preprocess
 from .tensor_files import few, open_tensors
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEADS = {1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of ViT-L, H, g and bigG: shapes do not tell the number of heads
-LONGEST = 64  # short sides; what lies farther out on a long side is cut off before a picture is resized
 OPENAI_VIT_L = (1024, 768)  # hidden and projection width of the one tower trained with quick_gelu
 
 
@@ -148,9 +145,10 @@ class ImageEncoder:
         self._model = _load(info).to(device, dtype)
 
     @torch.no_grad()
-    def encode(self, image: Image.Image, feature: Feature) -> Tensor:
-        """An RGB picture → (1, width) pooled or (1, tokens, width) hidden, float32 on the CPU."""
-        return self._run(preprocess(image, self.info.config["image_size"]), feature)
+    def encode(self, image: Image.Image, feature: Feature, crop: str = CENTER) -> Tensor:
+        """An RGB picture → (1, width) pooled or (1, tokens, width) hidden, float32 on the CPU; of tiles their mean."""
+        found = self._run(preprocess(image, self.info.config["image_size"], crop), feature)
+        return found if len(found) == 1 else found.mean(0, keepdim=True)
 
     @torch.no_grad()
     def encode_all(self, images: Sequence[Image.Image], feature: Feature) -> Tensor:
@@ -170,28 +168,6 @@ class ImageEncoder:
         if not torch.isfinite(embeds).all():
             raise CheckpointError(f"{self.info.path.name} produces NaN or infinite values; the file may be damaged.")
         return embeds
-
-
-def preprocess(image: Image.Image, size: int) -> Tensor:
-    """An RGB picture → (1, 3, size, size) pixels as CLIPImageProcessor makes them.
-
-    Short side to `size` (bicubic, long side rounded down), centre crop, 0..1, CLIP mean and deviation.
-    """
-    image = _without_far_ends(image)
-    width, height = image.size
-    short = min(width, height)
-    scaled = image.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
-    left, top = (scaled.width - size) // 2, (scaled.height - size) // 2
-    pixels = np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.float32) / 255.0
-    normal = (pixels - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
-    return torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous()
-
-
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """The middle of a strip: only the centre square is seen, and enlarged whole a long strip would fill the memory."""
-    reach = LONGEST * min(image.size)
-    left, top = max(image.width - reach, 0) // 2, max(image.height - reach, 0) // 2
-    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 def _load(info: EncoderInfo) -> nn.Module:

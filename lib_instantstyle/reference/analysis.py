@@ -133,7 +133,7 @@ class Analyst:
         InstantStyleError."""
         self._embedder = Embedder(self._host)
         plans = [self._plan(unit) for unit in units]
-        wanted = [(picture, plan.adapter.feature) for plan in plans for picture in plan.pictures]
+        wanted = [(view, plan.adapter.feature) for plan in plans for view in plan.views]
         if wanted:
             self._embedder.images(wanted, plans[0].encoder)
 

@@ -19,6 +19,7 @@ from ..units.errors import IncompatibleModelError, TextTowerNotFoundError
 from .host import Host
 from .names import embeds_key, encoder_name, text_key, tower_name, words_key
 from .pictures import Picture
+from .views import View
 
 GREY = "grey"  # stands for the hash of the mid-grey picture
 BATCH = 48  # texts encoded at once, and kept together of a long list: one or two seconds' work of a busy CPU
@@ -41,15 +42,15 @@ class Embedder:
         self._encoders: dict[Path, str] = {}
         self._towers: dict[Path, str] = {}
 
-    def images(self, wanted: Sequence[tuple[Picture | None, Feature]], info: EncoderInfo) -> list[Tensor]:
-        """(1, width) or (1, tokens, width) for each picture, None being the mid-grey one; one loading for all.
+    def images(self, wanted: Sequence[tuple[View | None, Feature]], info: EncoderInfo) -> list[Tensor]:
+        """(1, width) or (1, tokens, width) for each view, None being the mid-grey picture; one loading for all.
 
         The pictures may let go of their pixels afterwards: they are known by their hashes.
         """
         name, dtype = self.encoder_name(info), self._dtype()
-        keys = [embeds_key(picture.hash if picture else GREY, name, of, dtype) for picture, of in wanted]
+        keys = [embeds_key(view.name if view else GREY, name, of, dtype) for view, of in wanted]
 
-        def encode(missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
+        def encode(missing: Mapping[str, tuple[View | None, Feature]]) -> dict[str, Tensor]:
             return self._with_room(info.path.name, lambda *place: _encode(ImageEncoder(info, *place), missing))
 
         found = self._stored(dict(zip(keys, wanted)), encode)
@@ -178,8 +179,8 @@ def _in_batches(encode: Encode, texts: Sequence[str], done: Done) -> Tensor:
     return torch.cat(found)
 
 
-def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[Picture | None, Feature]]) -> dict[str, Tensor]:
+def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[View | None, Feature]]) -> dict[str, Tensor]:
     return {
-        key: encoder.encode(picture.image, feature) if picture else encoder.encode_grey(feature)
-        for key, (picture, feature) in missing.items()
+        key: encoder.encode(view.image, feature, view.crop) if view else encoder.encode_grey(feature)
+        for key, (view, feature) in missing.items()
     }

@@ -82,9 +82,9 @@ def tower_name(tower: TextTowerInfo | str) -> str:
     return f"{fingerprint(tower.path)}-{_short_hash(repr((tower.config, words)))[:8]}"
 
 
-def embeds_key(picture_hash: str, encoder: str, feature: Feature, dtype: torch.dtype) -> str:
-    """Names a picture's embedding by what it was made of; `encoder` as `encoder_name` has it."""
-    return f"{picture_hash}-{encoder}-{feature.kind}-{_made_in(dtype)}"
+def embeds_key(view: str, encoder: str, feature: Feature, dtype: torch.dtype) -> str:
+    """Names a view's embedding by what it was made of; `view` is its name, `encoder` as `encoder_name` has it."""
+    return f"{view}-{encoder}-{feature.kind}-{_made_in(dtype)}"
 
 
 def text_key(text: str, tower: str, dtype: torch.dtype) -> str:

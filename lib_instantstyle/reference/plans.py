@@ -17,6 +17,7 @@ from ..units.errors import PictureError, UnitError, placed
 from ..units.unit import PICTURE_FIELDS, StyleUnit
 from .host import Host
 from .pictures import Picture, read_picture
+from .views import View
 
 MAX_UNIT_PIXELS = 400_000_000  # 1.2 GB once decoded: a few kilobytes of a payload may hold a hundred million pixels
 
@@ -37,6 +38,11 @@ class ReferencePlan:
     def pictures(self) -> tuple[Picture, ...]:
         """The references."""
         return self.read["image"]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The references as the encoder is to see them."""
+        return tuple(View(picture, self.unit.crop) for picture in self.pictures)
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:

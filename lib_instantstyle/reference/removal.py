@@ -20,7 +20,9 @@ from .content import Content, auto_scale, cosines, remove, renormalised
 from .embedding import Embedder
 from .names import fingerprint
 from .patches import PatchHead, read_patch_head, remove_from_patches
+from .pictures import Picture
 from .plans import ReferencePlan
+from .views import View
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,20 @@ def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
     of their pixels.
     """
     feature, removes = plan.adapter.feature, plan.unit.removes_content
-    content, avoided = plan.read["content_image"] if removes else (), plan.read["negative_image"]
+    content, avoided = _plain(plan.read["content_image"] if removes else ()), _plain(plan.read["negative_image"])
     grey_is_nothing = feature.kind == "hidden" and not avoided
-    wanted = [(picture, feature) for picture in (*plan.pictures, *avoided, *((None,) if grey_is_nothing else ()))]
-    joint = [(picture, plan.joint) for picture in (*content, *((None,) if content else ()))]
+    wanted = [(view, feature) for view in (*plan.views, *avoided, *((None,) if grey_is_nothing else ()))]
+    joint = [(view, plan.joint) for view in (*content, *((None,) if content else ()))]
     found = embedder.images([*wanted, *joint], plan.encoder)
     plan.let_go()
     cond = torch.cat(found[: len(plan.pictures)])
     uncond = found[len(plan.pictures)] if avoided or grey_is_nothing else torch.zeros_like(cond[:1])
     to_go = _content(plan, embedder, found[len(wanted) :]) if removes else None
     return Reference(plan.encoder, cond, uncond, How.of(plan.unit), to_go)
+
+
+def _plain(pictures: Sequence[Picture]) -> tuple[View, ...]:
+    return tuple(map(View, pictures))
 
 
 def content_phrases(unit: StyleUnit) -> tuple[Phrase, ...]:

@@ -21,6 +21,7 @@ from .spec import asked
 
 AUTO_ADAPTER = "auto"
 FUSIONS = ("add", "adain")
+CROPS = ("center", "top", "bottom", "left", "right", "pad", "squash", "tiles")
 KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
 PASSES = ("both", "first", "hires")
 NO_REMOVAL = "off"
@@ -35,6 +36,14 @@ class Source:
     enabled: bool = asked(True, Flag(), "Use this reference", "Whether this reference takes part.")
     image: tuple[str | Image.Image, ...] = asked(
         (), Pictures(), "Reference picture", "The picture whose style is used; several pictures are read as one style."
+    )
+    crop: str = asked(
+        "center",
+        Choice(CROPS),
+        "Crop",
+        "What the image encoder, which sees a square, sees of a reference that is none: a square at its center, top, "
+        "bottom, left or right; pad: all of it, with grey around it; squash: all of it, its sides made equal; tiles: "
+        "all of it, in two to six squares whose embeddings are averaged.",
     )
     adapter: str = asked(
         AUTO_ADAPTER,

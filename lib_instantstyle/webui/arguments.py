@@ -42,6 +42,7 @@ PANEL_VALUES = (
     "passes",
     "fusion",
     "kv_scaling",
+    "crop",
 )
 
 ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none

@@ -30,6 +30,7 @@ AXES = (
     "passes",
     "fusion",
     "kv_scaling",
+    "crop",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

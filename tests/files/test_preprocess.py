@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from PIL import Image
 
-from lib_instantstyle.files.image_encoders import preprocess
+from lib_instantstyle.files.preprocessing import ANCHORS, PAD, SQUASH, TILES, preprocess
+from lib_instantstyle.units.groups import CROPS
 
 from ..tiny import picture
 from ..tiny.clip import image_processor
@@ -57,3 +60,90 @@ def test_centre_is_cropped_from_the_long_side() -> None:
     image = Image.new("RGB", (300, 100), "black")
     image.paste((255, 255, 255), (100, 0, 200, 100))
     assert preprocess(image, 100).amin() > 1.9
+
+
+def whole(image: Image.Image, size: dict[str, int]) -> torch.Tensor:
+    """A picture as transformers' processor scales and normalises it, uncropped."""
+    return image_processor(64)(images=image, return_tensors="pt", size=size, do_center_crop=False).pixel_values
+
+
+ANCHORED = [
+    ("top", (50, 120), lambda x: x[..., :64, :]),
+    ("bottom", (50, 120), lambda x: x[..., -64:, :]),
+    ("left", (120, 50), lambda x: x[..., :64]),
+    ("right", (120, 50), lambda x: x[..., -64:]),
+]
+
+
+@pytest.mark.parametrize(("crop", "size", "part"), ANCHORED, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_square_lies_where_it_is_asked_for(
+    crop: str, size: tuple[int, int], part: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    image = picture(7, size)
+    expected = part(whole(image, {"shortest_edge": 64}))
+    torch.testing.assert_close(preprocess(image, 64, crop), expected, rtol=0, atol=2e-6)
+    across = image.transpose(Image.Transpose.ROTATE_90)  # along its other side there is nothing to choose
+    assert torch.equal(preprocess(across, 64, crop), preprocess(across, 64))
+
+
+@pytest.mark.parametrize("size", [(120, 50), (50, 120), (64, 64), (3, 600)])
+def test_squashed_is_scaled_to_a_square(size: tuple[int, int]) -> None:
+    image = picture(7, size)
+    expected = whole(image, {"height": 64, "width": 64})
+    torch.testing.assert_close(preprocess(image, 64, "squash"), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(120, 60), (60, 120)])
+def test_padded_is_whole_with_about_nothing_around_it(size: tuple[int, int]) -> None:
+    image = picture(7, size)
+    wide = size[0] > size[1]
+    shown = preprocess(image, 64, "pad")
+    scaled = whole(image, {"height": 32 if wide else 64, "width": 64 if wide else 32})
+    inside = shown[..., 16:48, :] if wide else shown[..., 16:48]
+    torch.testing.assert_close(inside, scaled, rtol=0, atol=2e-6)
+    around = shown.clone()
+    (around[..., 16:48, :] if wide else around[..., 16:48]).zero_()
+    assert around.abs().max() < 0.01
+
+
+@pytest.mark.parametrize("crop", ["center", "top", "bottom", "left", "right", "pad", "squash"])
+def test_a_square_looks_the_same_however_it_is_cropped(crop: str) -> None:
+    assert torch.equal(preprocess(picture(7, (80, 80)), 64, crop), preprocess(picture(7, (80, 80)), 64))
+
+
+GRIDS = [
+    ((90, 90), (2, 2)),
+    ((90, 60), (2, 3)),
+    ((60, 90), (3, 2)),
+    ((120, 60), (1, 2)),
+    ((60, 120), (2, 1)),
+    ((160, 90), (1, 2)),
+    ((5000, 10), (1, 6)),
+    ((2, 1), (1, 2)),
+    ((1, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("size", "grid"), GRIDS, ids=str)
+def test_tiles_are_the_squares_of_a_grid(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    image, (rows, columns) = picture(7, size), grid
+    width, height = size[0] // columns, size[1] // rows
+    boxes = [
+        (left * width, top * height, (left + 1) * width, (top + 1) * height)
+        for top in range(rows)
+        for left in range(columns)
+    ]
+    if size == (5000, 10):
+        boxes = [(5000 * n // 6, 0, 5000 * (n + 1) // 6, 10) for n in range(6)]
+    expected = torch.cat([preprocess(image.crop(box), 64) for box in boxes])
+    assert torch.equal(preprocess(image, 64, "tiles"), expected)
+
+
+@pytest.mark.parametrize("crop", ["top", "bottom", "left", "right", "pad", "squash", "tiles"])
+@pytest.mark.parametrize("size", [(10_000, 1), (1, 10_000)])
+def test_a_strip_fills_no_memory(crop: str, size: tuple[int, int]) -> None:
+    assert preprocess(Image.new("RGB", size, "white"), 224, crop).shape[1:] == (3, 224, 224)
+
+
+def test_the_schema_offers_what_there_is() -> None:
+    assert set(CROPS) == {*ANCHORS, PAD, SQUASH, TILES}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from lib_instantstyle.files.image_encoders import preprocess
+from lib_instantstyle.files.preprocessing import preprocess
 from lib_instantstyle.reference.pictures import read_picture
 from lib_instantstyle.units.errors import PictureError
 

@@ -16,7 +16,7 @@ from lib_instantstyle.units.errors import InstantStyleError, UnitError
 from lib_instantstyle.units.fields import MAX_ADDRESSES, MAX_TEXT
 from lib_instantstyle.units.infotext import MAX_LINE, from_infotext, to_infotext, units_in
 from lib_instantstyle.units.phrases import MAX_PROMPT, parse_phrases, plain_prompt
-from lib_instantstyle.units.unit import FIELDS, StyleUnit
+from lib_instantstyle.units.unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit
 from lib_instantstyle.webui.arguments import PANEL_VALUES, requested_units
 
 from ..refusals import refusal
@@ -105,16 +105,20 @@ def test_a_number_of_words_that_is_none_is_refused(words: object) -> None:
 
 
 SLOTS = ["no unit"] * 4  # three units and one too many
-WIDTH = len(PANEL_VALUES)
+TAB = {**DEFAULTS, **dict.fromkeys({"more_pictures", *PICTURE_FIELDS}), "image": "abc"}
+TAB |= {"blocks": "", "layout_curve": "", "content_scale": 0.5, "layout_weight": 1, "push_weight": 1}
 
 
-@given(st.integers(0, WIDTH - 1), JSON)
-def test_a_panel_filled_with_any_json_is_units_or_refused(place: int, value: object) -> None:
+def panel(**values: object) -> list[object]:
+    """The script's arguments with some of the first tab's controls at these values."""
+    tabs = [{**TAB, **values}, *[{**TAB, "enabled": False}] * 2]
+    return [*SLOTS, True, *(tab[name] for tab in tabs for name in PANEL_VALUES)]
+
+
+@given(st.sampled_from(PANEL_VALUES), JSON)
+def test_a_panel_filled_with_any_json_is_units_or_refused(place: str, value: object) -> None:
     """Clients may fill the panel's controls by position."""
-    tab = [True, "abc", None, "auto", "style", 1, 1, "", "", 0.5, "subtract", 0, 1, False, None, None]
-    tab += [1, "constant", "", "both", "add", "v"]
-    tab[place] = value
-    refused = refusal(lambda: requested_units([*SLOTS, True, *tab, *[False, *tab[1:]] * 2]))
+    refused = refusal(lambda: requested_units(panel(**{place: value})))
     assert refused is None or isinstance(refused, UnitError)
 
 
@@ -123,9 +127,7 @@ HOSTILE_BLOCKS = ["{" * 100_000, "[" * 100_000, '{"a":' * 100_000, "a: 1\n" * 10
 
 @pytest.mark.parametrize("blocks", HOSTILE_BLOCKS, ids=range(6))
 def test_blocks_written_to_break_the_reader_are_refused(blocks: str) -> None:
-    tab = [True, "abc", None, "auto", "custom", 1, 1, blocks, "", 0.5, "subtract", 0, 1, False, None, None]
-    tab += [1, "constant", "", "both", "add", "v"]
-    refused = refusal(lambda: requested_units([*SLOTS, True, *tab, *[False, *tab[1:]] * 2]))
+    refused = refusal(lambda: requested_units(panel(preset="custom", blocks=blocks)))
     assert refused is not None
     assert (refused.field, refused.unit) == ("blocks", 1)
     assert len(refused.message) < 400

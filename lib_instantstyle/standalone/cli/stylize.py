@@ -35,6 +35,7 @@ UNIT_OPTIONS = (
     ("--layout-curve", "layout_curve", str, "NAME|POINTS"),
     ("--fusion", "fusion", str, "NAME"),
     ("--kv-scaling", "kv_scaling", str, "NAME"),
+    ("--crop", "crop", str, "NAME"),
 )
 # Options that fill a field of the job, likewise.
 JOB_OPTIONS = (

@@ -84,7 +84,7 @@ class UnitTab:
 
     def _pictures(self) -> None:
         self._picture("image", height=260)
-        with gr.Accordion("More pictures of the same style", open=False):
+        with gr.Accordion("More pictures of the same style, crop", open=False):
             files = gr.File(
                 file_count="multiple",
                 file_types=["image"],
@@ -93,6 +93,7 @@ class UnitTab:
                 elem_id=self._id("more_pictures"),
             )
             self._add("more_pictures", files)
+            self._choice("crop")
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
 
     def _picture(self, name: str, height: int) -> None:
