@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..files.image_encoders import EncoderInfo
 from ..units.phrases import PROBES, Phrase, parse_phrases
 from ..units.unit import StyleUnit
+from .combining import Combining
 from .content import Content, auto_scale, cosines, remove, renormalised
 from .embedding import Embedder
 from .names import fingerprint
@@ -47,6 +48,7 @@ class Reference:
     uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
     how: How
     content: Content | None = None  # in the joint space, None when nothing is to go
+    combining: Combining = field(default_factory=Combining)
     kept_head: PatchHead | None = None  # the encoder's, where somebody has it already
 
     @property
@@ -67,6 +69,10 @@ class Reference:
         after = self._without(self.content, how)
         return renormalised(after, self.cond) if how.renorm else after
 
+    def combined(self) -> tuple[Tensor, Tensor]:
+        """What is left of the pictures, put together: (m, …) that are projected, and each one's share (m,)."""
+        return self.combining.of(self.cleaned())
+
     def _without(self, content: Content, how: How) -> Tensor:
         if self.is_patches:
             return remove_from_patches(how.method, self.cond, content, how.strength, self.head)
@@ -77,7 +83,7 @@ class Reference:
         return self.head.pooled(embeds) if self.is_patches else embeds
 
     def digest(self) -> str:
-        """Changes with whatever `cleaned` and `uncond` are made of."""
+        """Changes with whatever `combined` and `uncond` are made of."""
         found = hashlib.sha256(repr(self._settings()).encode())
         for tensor in self._tensors():
             found.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
@@ -85,8 +91,8 @@ class Reference:
 
     def _settings(self) -> tuple[object, ...]:
         if self.content is None:
-            return ()
-        return self.how, fingerprint(self.encoder.path) if self.is_patches else ""
+            return (self.combining,)
+        return self.combining, self.how, fingerprint(self.encoder.path) if self.is_patches else ""
 
     def _tensors(self) -> Iterator[Tensor]:
         yield from (self.cond, self.uncond)
@@ -117,7 +123,8 @@ def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
     cond = torch.cat(found[: len(plan.pictures)])
     uncond = found[len(plan.pictures)] if avoided or grey_is_nothing else torch.zeros_like(cond[:1])
     to_go = _content(plan, embedder, found[len(wanted) :]) if removes else None
-    return Reference(plan.encoder, cond, uncond, How.of(plan.unit), to_go)
+    combining = Combining(plan.unit.combine, plan.unit.image_weights)
+    return Reference(plan.encoder, cond, uncond, How.of(plan.unit), to_go, combining)
 
 
 def _plain(pictures: Sequence[Picture]) -> tuple[View, ...]:

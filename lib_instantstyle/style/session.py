@@ -122,7 +122,7 @@ class StyleSession:
         key = f"{fingerprint(plan.adapter.path, lasting=False)}-{reference.digest()}"
         kept = self._kept.get(key, {})
         if missing := [layer for layer in (*plan.scales, *plan.pushes) if layer.index not in kept]:
-            kept = {**kept, **key_values(Adapter(plan.adapter), reference.cleaned(), reference.uncond, missing)}
+            kept = {**kept, **key_values(Adapter(plan.adapter), *reference.combined(), reference.uncond, missing)}
         self._kept[key] = kept
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT_UNITS or (len(self._kept) > 1 and self._kept_bytes() > KEPT_BYTES):
@@ -139,11 +139,12 @@ def _routed(unit: StyleUnit, layers: tuple[Layer, ...]) -> dict[Layer, float]:
 
 
 @torch.no_grad()
-def key_values(adapter: Adapter, cond: Tensor, uncond: Tensor, layers: Sequence[Layer]) -> KeyValues:
+def key_values(adapter: Adapter, cond: Tensor, shares: Tensor, uncond: Tensor, layers: Sequence[Layer]) -> KeyValues:
     """K and V of the given layers; their weights alone are read, used once and dropped.
 
     cond: clip_image_embeds of n pictures, (n, width) or (n, patches + 1, width); uncond: those of no picture, (1, …).
-    The n pictures' tokens stand side by side in one softmax; the uncond tokens are repeated to the same number.
+    The n pictures' tokens stand side by side in one softmax; the uncond tokens are repeated to the same number. Each
+    picture's values are multiplied by its share, (n,), in conditional rows.
     Returned tensors are (2, n·tokens, inner): row 0 unconditional, row 1 conditional. Raises CheckpointError when the
     adapter's numbers are none, or too large to be used.
     """
@@ -152,6 +153,10 @@ def key_values(adapter: Adapter, cond: Tensor, uncond: Tensor, layers: Sequence[
     uncond_image_prompt_embeds = project(uncond)[0].repeat(cond.shape[0], 1)
     both = torch.stack([uncond_image_prompt_embeds, image_prompt_embeds])
     found = {layer.index: (both @ adapter.to_k_ip(layer).T, both @ adapter.to_v_ip(layer).T) for layer in layers}
+    if (shares != 1).any():
+        of_tokens = shares.repeat_interleave(len(image_prompt_embeds) // len(shares))[:, None]
+        for _, value in found.values():
+            value[1] *= of_tokens
     if not all(tensor.abs().amax() <= LARGEST for pair in found.values() for tensor in pair):  # nor is NaN
         raise CheckpointError(f"{adapter.info.path.name} is damaged: it gives keys or values no trained adapter has.")
     return found

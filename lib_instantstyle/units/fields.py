@@ -95,6 +95,44 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """Several finite numbers between `low` and `high`, or null; also as text: `1, 0.5`."""
+
+    low: float
+    high: float
+    most: int
+
+    def parse(self, value: object) -> tuple[float, ...] | None:
+        if isinstance(value, str):
+            value = _written_numbers(value)
+        if value is None:
+            return None
+        if not isinstance(value, Sequence) or not 0 < len(value) <= self.most:
+            raise UnitError(f"must be a list of 1 to {self.most} numbers, got {shown(value)}.")
+        kind = Number(self.low, self.high)
+        return tuple(float(kind.parse(one) or 0.0) for one in value)
+
+    def schema(self) -> dict[str, Any]:
+        one = {"type": "number", "minimum": self.low, "maximum": self.high}
+        many = {"type": "array", "items": one, "minItems": 1, "maxItems": self.most}
+        return {"oneOf": [many, {"type": "string"}, {"type": "null"}]}
+
+
+def _written_numbers(text: str) -> list[float] | None:
+    if not text.strip():
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UnitError(f"must be numbers with commas between them, like 1, 0.5; got {shown(text)}.") from None
+
+
+def write_numbers(numbers: Sequence[float] | None) -> str:
+    """The inverse of `Numbers.parse` on text; "" for none."""
+    return ", ".join(f"{number:g}" for number in numbers or ())
+
+
+@dataclass(frozen=True)
 class Scales:
     """A mapping from block addresses to numbers between `low` and `high`, or null."""
 

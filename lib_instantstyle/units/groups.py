@@ -13,7 +13,7 @@ from PIL import Image
 from .block_scales import BlockScales
 from .curves import CONSTANT, Curve, CurveField
 from .errors import UnitError
-from .fields import Choice, Flag, Number, Pictures, Text
+from .fields import MAX_PICTURES, Choice, Flag, Number, Numbers, Pictures, Text
 from .phrases import MAX_PHRASES, parse_phrases
 from .routing import CUSTOM, LAYOUT_BLOCK, PRESETS
 from .schedule import Window
@@ -22,6 +22,7 @@ from .spec import asked
 AUTO_ADAPTER = "auto"
 FUSIONS = ("add", "adain")
 CROPS = ("center", "top", "bottom", "left", "right", "pad", "squash", "tiles")
+COMBININGS = ("concat", "average", "norm_average")
 KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
 PASSES = ("both", "first", "hires")
 NO_REMOVAL = "off"
@@ -45,6 +46,19 @@ class Source:
         "bottom, left or right; pad: all of it, with grey around it; squash: all of it, its sides made equal; tiles: "
         "all of it, in two to six squares whose embeddings are averaged.",
     )
+    combine: str = asked(
+        "concat",
+        Choice(COMBININGS),
+        "Combine",
+        "How several pictures become one style. concat: their tokens stand side by side, and each place takes what "
+        "suits it; average: the mean of their embeddings; norm_average: the same after normalising each feature.",
+    )
+    image_weights: tuple[float, ...] | None = asked(
+        None,
+        Numbers(0, 10, most=MAX_PICTURES),
+        "Picture weights",
+        "How much each of several pictures counts beside the others: 1, 0.5. All alike if not given.",
+    )
     adapter: str = asked(
         AUTO_ADAPTER,
         Text(),
@@ -55,6 +69,13 @@ class Source:
     def check_source(self) -> None:
         if not self.image:
             raise UnitError("A reference needs a picture; none was given.", "image")
+        weights = self.image_weights
+        if weights is not None and len(weights) != len(self.image):
+            raise UnitError(f"Give a weight for each picture: {len(self.image)}; got {len(weights)}.", "image_weights")
+        if weights is not None and not any(weights):
+            raise UnitError(
+                "Some picture must weigh more than 0; to turn the reference off, set its weight to 0.", "image_weights"
+            )
 
 
 @dataclass(frozen=True)

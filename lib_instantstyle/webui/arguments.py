@@ -43,6 +43,8 @@ PANEL_VALUES = (
     "fusion",
     "kv_scaling",
     "crop",
+    "combine",
+    "image_weights",
 )
 
 ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none

@@ -31,6 +31,8 @@ AXES = (
     "fusion",
     "kv_scaling",
     "crop",
+    "combine",
+    "image_weights",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

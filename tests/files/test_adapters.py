@@ -72,7 +72,7 @@ def test_only_the_routed_layers_are_read(unet: nn.Module, variant: str, tmp_path
     adapter._file = counted = CountedFile(adapter._file)
     style = [layer for layer in attention_layers(unet) if layer.block == STYLE]
     cond = torch.randn(2, POOLED) if pooled else torch.randn(2, PATCHES, HIDDEN)
-    found = key_values(adapter, cond, cond[:1], style)
+    found = key_values(adapter, cond, torch.ones(len(cond)), cond[:1], style)
     wanted = {f"ip_adapter.{2 * x.index + 1}.to_{kind}_ip.weight" for x in style for kind in "kv"}
     projection = [f"image_proj.{name}" for name in made["image_proj"]]
     assert sorted(counted.reads) == sorted([*projection, *wanted])

@@ -62,9 +62,11 @@ def test_centre_is_cropped_from_the_long_side() -> None:
     assert preprocess(image, 100).amin() > 1.9
 
 
-def whole(image: Image.Image, size: dict[str, int]) -> torch.Tensor:
-    """A picture as transformers' processor scales and normalises it, uncropped."""
-    return image_processor(64)(images=image, return_tensors="pt", size=size, do_center_crop=False).pixel_values
+def whole(image: Image.Image, width: int, height: int) -> torch.Tensor:
+    """A picture as Pillow scales it and transformers' processor normalises it, uncropped."""
+    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+    plain = {"do_resize": False, "do_center_crop": False}
+    return image_processor(64)(images=scaled, return_tensors="pt", **plain).pixel_values
 
 
 ANCHORED = [
@@ -80,7 +82,7 @@ def test_a_square_lies_where_it_is_asked_for(
     crop: str, size: tuple[int, int], part: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     image = picture(7, size)
-    expected = part(whole(image, {"shortest_edge": 64}))
+    expected = part(whole(image, *(side * 64 // 50 for side in size)))
     torch.testing.assert_close(preprocess(image, 64, crop), expected, rtol=0, atol=2e-6)
     across = image.transpose(Image.Transpose.ROTATE_90)  # along its other side there is nothing to choose
     assert torch.equal(preprocess(across, 64, crop), preprocess(across, 64))
@@ -89,7 +91,7 @@ def test_a_square_lies_where_it_is_asked_for(
 @pytest.mark.parametrize("size", [(120, 50), (50, 120), (64, 64), (3, 600)])
 def test_squashed_is_scaled_to_a_square(size: tuple[int, int]) -> None:
     image = picture(7, size)
-    expected = whole(image, {"height": 64, "width": 64})
+    expected = whole(image, 64, 64)
     torch.testing.assert_close(preprocess(image, 64, "squash"), expected, rtol=0, atol=2e-6)
 
 
@@ -98,7 +100,7 @@ def test_padded_is_whole_with_about_nothing_around_it(size: tuple[int, int]) -> 
     image = picture(7, size)
     wide = size[0] > size[1]
     shown = preprocess(image, 64, "pad")
-    scaled = whole(image, {"height": 32 if wide else 64, "width": 64 if wide else 32})
+    scaled = whole(image, 64 if wide else 32, 32 if wide else 64)
     inside = shown[..., 16:48, :] if wide else shown[..., 16:48]
     torch.testing.assert_close(inside, scaled, rtol=0, atol=2e-6)
     around = shown.clone()

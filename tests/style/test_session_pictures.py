@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_instantstyle.reference.content import project
+from lib_instantstyle.reference.embedding import Embedder
+from lib_instantstyle.reference.removal import read_reference
 from lib_instantstyle.style.session import StyleSession
+from lib_instantstyle.units.errors import UnitError
 
 from ..by_hand import CLOSE, World, attach
 from ..jobs import unit
-from ..tiny import picture
+from ..tiny import TinyHost, picture
 
 TALL, WIDE = picture(5, (36, 108)), picture(6, (108, 36))
 HIGH, BROAD = TALL.resize((32, 96), Image.Resampling.BICUBIC), WIDE.resize((96, 32), Image.Resampling.BICUBIC)
@@ -54,3 +59,86 @@ def test_each_crop_of_a_picture_is_kept_by_itself(session: StyleSession) -> None
     keys = [attach(session, unit(image=(TALL,), crop=crop)) for crop in ("center", "top", "pad", "squash", "tiles")]
     first = [next(iter(found.values()))[0] for found in keys]
     assert not any(torch.equal(one, other) for at, one in enumerate(first) for other in first[:at])
+
+
+def image_embeds(by_hand: World) -> Tensor:
+    return torch.cat([by_hand.image_embeds(seed) for seed in range(3)])
+
+
+THREE = tuple(picture(seed) for seed in range(3))
+WEIGHTS = [None, (1.0, 1.0, 1.0), (2.0, 1.0, 0.5), (0.0, 3.0, 1.0)]
+
+
+def comfy(e: Tensor, how: str, weights: tuple[float, ...] | None) -> Tensor:
+    """ComfyUI_IPAdapter_plus's `combine_embeds`, with weights as numpy's weighted average has them."""
+    kept = [row for row, weight in enumerate(weights or (1.0,) * 3) if weight]
+    e = e[kept]
+    if how == "norm_average":
+        e = e / torch.norm(e, dim=0, keepdim=True)
+    return torch.tensor(np.average(e.numpy(), axis=0, weights=weights and [weights[row] for row in kept]))[None].float()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("how", ["average", "norm_average"])
+def test_averages_are_taken_before_the_projection(
+    session: StyleSession, by_hand: World, how: str, weights: tuple[float, ...] | None
+) -> None:
+    found = attach(session, unit(image=THREE, combine=how, image_weights=weights))
+    expect(found, by_hand, comfy(image_embeds(by_hand), how, weights))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_side_by_side_weights_multiply_values(
+    session: StyleSession, by_hand: World, weights: tuple[float, ...] | None
+) -> None:
+    plain = attach(session, unit(image=THREE))
+    found = attach(session, unit(image=THREE, image_weights=weights))
+    kept = [row for row, weight in enumerate(weights or (1.0,) * 3) if weight]
+    expect(found, by_hand, image_embeds(by_hand)[kept])
+    tokens = [4 * row + token for row in kept for token in range(4)]
+    shares = torch.tensor([(weights or (1.0,) * 3)[row] for row in kept])
+    shares = (shares * len(kept) / shares.sum()).repeat_interleave(4)[:, None]
+    for layer, (_, value) in found.items():
+        torch.testing.assert_close(value[1], plain[layer][1][1][tokens] * shares, **CLOSE)
+        assert torch.equal(value[0], plain[layer][1][0][: len(tokens)])
+
+
+def test_equal_weights_change_no_bit(session: StyleSession) -> None:
+    for how in ("concat", "average"):
+        plain = attach(session, unit(image=THREE, combine=how))
+        for layer, pair in attach(session, unit(image=THREE, combine=how, image_weights=(0.7, 0.7, 0.7))).items():
+            assert all(map(torch.equal, pair, plain[layer]))
+
+
+@pytest.mark.parametrize("how", ["average", "norm_average"])
+def test_one_picture_is_itself_however_it_is_combined(session: StyleSession, how: str) -> None:
+    plain = attach(session, unit())
+    for fields in ({"image": (picture(),)}, {"image": THREE, "image_weights": (1.0, 0.0, 0.0)}):
+        for layer, pair in attach(session, unit(combine=how, **fields)).items():
+            assert all(map(torch.equal, pair, plain[layer]))
+
+
+def test_pictures_of_a_plus_adapter_are_averaged_place_by_place(session: StyleSession, by_hand: World) -> None:
+    reference = read_reference(
+        session.plan([unit(adapter="plus", image=THREE, combine="average")])[0], Embedder(session.host)
+    )
+    (found, shares) = reference.combined()
+    torch.testing.assert_close(
+        found, torch.cat([by_hand.hidden(seed) for seed in range(3)]).mean(0, keepdim=True), **CLOSE
+    )
+    assert shares.tolist() == [1.0]
+
+
+def test_content_goes_from_each_picture_before_they_are_combined(
+    session: StyleSession, by_hand: World, host: TinyHost
+) -> None:
+    words = {"content_prompt": "a rabbit", "content_method": "project", "content_scale": 1.0}
+    found = attach(session, unit(image=THREE, combine="average", **words))
+    expect(found, by_hand, project(image_embeds(by_hand), host.text_embeds("a rabbit"), 1.0).mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0)])
+def test_weights_that_do_not_go_with_the_pictures_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(UnitError) as refused:
+        unit(image=THREE, image_weights=weights).check()
+    assert refused.value.field == "image_weights"

@@ -106,7 +106,14 @@ def test_a_number_of_words_that_is_none_is_refused(words: object) -> None:
 
 SLOTS = ["no unit"] * 4  # three units and one too many
 TAB = {**DEFAULTS, **dict.fromkeys({"more_pictures", *PICTURE_FIELDS}), "image": "abc"}
-TAB |= {"blocks": "", "layout_curve": "", "content_scale": 0.5, "layout_weight": 1, "push_weight": 1}
+TAB |= {
+    "blocks": "",
+    "layout_curve": "",
+    "image_weights": "",
+    "content_scale": 0.5,
+    "layout_weight": 1,
+    "push_weight": 1,
+}
 
 
 def panel(**values: object) -> list[object]:

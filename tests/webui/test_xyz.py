@@ -16,7 +16,7 @@ pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 from .fakes import A1111
 
 AXES = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method", "start", "end")
-AXES += ("push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling", "crop")
+AXES += ("push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling", "crop", "combine", "image_weights")
 
 
 def axis(web: A1111, name: str) -> Any:

@@ -36,6 +36,8 @@ UNIT_OPTIONS = (
     ("--fusion", "fusion", str, "NAME"),
     ("--kv-scaling", "kv_scaling", str, "NAME"),
     ("--crop", "crop", str, "NAME"),
+    ("--combine", "combine", str, "NAME"),
+    ("--image-weights", "image_weights", str, "X,X"),
 )
 # Options that fill a field of the job, likewise.
 JOB_OPTIONS = (
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> Report:
     prompts = read_prompts(options.prompt, options.prompts)
     files = NamedFiles(options.adapter, options.encoder)
     files.encoder(files.adapter("auto").feature)
-    job, unit = _job(options), _unit(options)
+    job, unit = _job(options), _unit(options, max(len(style.paths) for style in styles))
     batch = Batch(options.out, _setting(options, files), styles, tuple(prompts), job, unit)
     return batch.run(quiet=options.quiet)
 
@@ -146,12 +148,12 @@ def _job(options: argparse.Namespace) -> Job:
     return job
 
 
-def _unit(options: argparse.Namespace) -> StyleUnit:
+def _unit(options: argparse.Namespace, pictures: int) -> StyleUnit:
     """What all cells ask of the style; each puts its own pictures in."""
     fields = {name: getattr(options, name) for _, name, *_ in UNIT_OPTIONS if getattr(options, name) is not None}
     if options.block:
         fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
-    return StyleUnit.from_dict({"image": [STAND_IN], **fields})
+    return StyleUnit.from_dict({"image": [STAND_IN] * pictures, **fields})
 
 
 def _block(text: str) -> tuple[str, float]:

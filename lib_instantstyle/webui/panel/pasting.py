@@ -9,6 +9,7 @@ import gradio as gr
 
 from ...reference.store import PictureStore
 from ...units.curves import write_curve
+from ...units.fields import write_numbers
 from ...units.infotext import unit_key, units_in
 from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, write_blocks
@@ -90,4 +91,6 @@ def _component_value(name: str, fields: dict[str, Any], pictures: PictureStore) 
         return write_blocks(fields["blocks"])
     if name in ("curve", "layout_curve"):
         return write_curve(fields[name])
+    if name == "image_weights":
+        return write_numbers(fields[name])
     return in_effect(name, fields)

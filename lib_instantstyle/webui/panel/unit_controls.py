@@ -93,7 +93,11 @@ class UnitTab:
                 elem_id=self._id("more_pictures"),
             )
             self._add("more_pictures", files)
-            self._choice("crop")
+            with gr.Row():
+                self._choice("crop")
+                self._choice("combine")
+            weights = gr.Textbox(**self._common("image_weights"), lines=1, value="", placeholder="1, 0.5")
+            self._add("image_weights", weights)
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
 
     def _picture(self, name: str, height: int) -> None:
