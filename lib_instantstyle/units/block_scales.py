@@ -41,7 +41,7 @@ def scales_in(text: str) -> object:
         return json.loads(text) if text.lstrip().startswith(("{", "[")) else _pairs(text)
     except (ValueError, RecursionError):  # no number, no JSON, or JSON without end
         raise UnitError(
-            f"must be written one a line, each address once, like {_EXAMPLE}; or as eleven numbers; got {shown(text)}."
+            f"must have one block per line, each address once, like {_EXAMPLE}; or eleven numbers; got {shown(text)}."
         ) from None
 
 

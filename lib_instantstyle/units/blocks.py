@@ -108,7 +108,7 @@ def _wrong_layout(blocks: set[str]) -> str:
     surplus = ", ".join(sorted(blocks - set(SDXL_BLOCKS))) or "none"
     return (
         f"{rule}; the loaded one (a refiner, SSD-1B or another family?) lacks the cross-attention blocks {missing} "
-        f"and has besides: {surplus}. Choose an SDXL base checkpoint."
+        f"and has in addition: {surplus}. Choose an SDXL base checkpoint."
     )
 
 

@@ -75,10 +75,10 @@ class CurveField:
             raise UnitError(f"must be {_RULE}; got {shown(value)}.")
         points = tuple(_point(point) for point in value)
         if not any(factor for _, factor in points):
-            raise UnitError("must have a factor other than 0; a weight of 0 turns the reference off.")
+            raise UnitError("must have a factor other than 0. To turn the reference off, set its weight to 0.")
         shares = [share for share, _ in points]
         if any(later <= earlier for earlier, later in pairwise(shares)):
-            raise UnitError(f"must have points with rising shares of the steps, got {shown(shares)}.")
+            raise UnitError(f"must have points in ascending order of their share of the steps, got {shown(shares)}.")
         return points
 
     def schema(self) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Scales:
         if not isinstance(value, Mapping) or not value:
             raise UnitError(f"must be an object {{address: scale}} with at least one entry, got {shown(value)}.")
         if len(value) > MAX_ADDRESSES:
-            raise UnitError(f"may hold {MAX_ADDRESSES} addresses at most, got {len(value)}.")
+            raise UnitError(f"may have at most {MAX_ADDRESSES} addresses, got {len(value)}.")
         return tuple(self._entry(address, scale) for address, scale in value.items())
 
     def _entry(self, address: object, scale: object) -> tuple[str, float]:
@@ -179,7 +179,7 @@ class Pictures:
         many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
         if len(many) > self.most:
             some = "one picture" if self.most == 1 else f"{self.most} pictures"
-            raise UnitError(f"may hold {some} at most, got {len(many)}.")
+            raise UnitError(f"may have at most {some}, got {len(many)}.")
         for one in many:
             if not isinstance(one, (str, Image.Image)):
                 raise UnitError(f"must be a base64 string, a data URL or a list of them, got {shown(one)}.")

@@ -88,14 +88,14 @@ class Where:
         None,
         Number(-1, 3, optional=True),
         "Layout weight",
-        "Weight of the layout block in the preset style_and_layout; the style weight if not given.",
+        "Weight of the layout block in the preset style_and_layout. If not given: the style weight.",
     )
     blocks: tuple[tuple[str, float], ...] | None = asked(
         None,
         BlockScales(-1, 3),
         "Custom blocks",
         "For the preset custom: block addresses with scales. A block acts at scale × weight; the most specific "
-        "address wins. ComfyUI's and ControlNet's block numbers are read too.",
+        "address wins. The block numbers of ComfyUI and ControlNet work too.",
     )
     push_weight: float | None = asked(
         None,
@@ -109,25 +109,25 @@ class Where:
         "add",
         Choice(FUSIONS),
         "Fusion",
-        "add: the reference's attention is added to the prompt's; adain: the prompt's takes over the reference's mean "
-        "and deviation, which keeps more of what the prompt says (StyleStudio).",
+        "add: adds the reference's attention to the prompt's. adain: gives the prompt's attention the reference's mean and "
+        "deviation instead, which follows the prompt more closely (StyleStudio).",
     )
     kv_scaling: str = asked(
         "v",
         Choice(KV_SCALINGS),
         "Weight acts on",
-        "v: the values, as usual; kv: keys, too; kv_penalty: keys and values, less in shallow blocks; k_mean_v: keys "
-        "and the values' mean, for weights above 1.",
+        "v: the values only, as usual. kv: the keys as well. kv_penalty: keys and values, less in shallow blocks. "
+        "k_mean_v: keys and the mean of the values, for weights above 1.",
     )
 
     def check_where(self) -> None:
         if self.preset == CUSTOM and not self.blocks:
-            raise UnitError("The preset custom needs blocks, an object {address: scale}; none was given.", "blocks")
+            raise UnitError("The preset custom needs blocks with scales; none were given.", "blocks")
         if self.push_weight is not None and not PRESETS[self.preset].pushes:
             precise = " and ".join(preset.name for preset in PRESETS.values() if preset.pushes)
-            raise UnitError(f"A push weight goes with {precise} only; the preset is {self.preset}.", "push_weight")
+            raise UnitError(f"Only {precise} take a push weight; the preset is {self.preset}.", "push_weight")
         if self.preset != CUSTOM and self.blocks is not None:
-            raise UnitError(f"Blocks go with the preset custom only; the preset is {self.preset}.", "blocks")
+            raise UnitError(f"Only the preset custom takes blocks; the preset is {self.preset}.", "blocks")
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class Removal:
         "subtract",
         Choice(CONTENT_METHODS),
         "Removal method",
-        "subtract: the paper's method, embedding minus strength × text; project: removes only the component along each "
-        "phrase; auto: removes just enough to make each phrase no more similar than unrelated text; off: removes "
+        "subtract: the paper's method, embedding minus strength × text. project: removes only the component along each "
+        "phrase. auto: removes just enough to make each phrase no more similar than unrelated text. off: removes "
         "nothing.",
     )
     content_renorm: bool = asked(
@@ -162,13 +162,13 @@ class Removal:
         (),
         Pictures(optional=True),
         "Picture to remove",
-        "A picture of what to remove from the reference, by the same method and at the same strength.",
+        "A picture of what to remove from the reference, with the same method and strength.",
     )
     negative_image: tuple[str | Image.Image, ...] = asked(
         (),
         Pictures(most=1, optional=True),
         "Picture to avoid",
-        "What the unconditional side sees instead of nothing; the result moves away from it.",
+        "A picture the result should move away from: the unconditional side sees it instead of nothing.",
     )
 
     @property
@@ -204,19 +204,19 @@ class When:
         CurveField(),
         "Curve",
         "How the weight changes over the steps: a name such as fade_in or ease_out, or points [share of the steps, "
-        "factor], linear between them.",
+        "factor] with straight lines between them.",
     )
     layout_curve: str | tuple[tuple[float, float], ...] | None = asked(
         None,
         CurveField(optional=True),
         "Layout curve",
-        "The same for the layout block alone; the curve above if not given.",
+        "The same for the layout block only. If not given: the curve above.",
     )
     passes: str = asked(
         "both",
         Choice(PASSES),
         "Passes",
-        "both: every sampling pass; first: not in the hires pass; hires: in the hires pass only.",
+        "both: in every sampling pass. first: not in the hires pass. hires: only in the hires pass.",
     )
 
     @property
@@ -234,4 +234,4 @@ class When:
 
     def check_when(self) -> None:
         if self.start >= self.end:
-            raise UnitError(f"The start must be before the end; got {self.start:g} and {self.end:g}.", "start")
+            raise UnitError(f"The start must be before the end; got start {self.start:g} and end {self.end:g}.", "start")

@@ -108,7 +108,7 @@ def blocks_by_number(weights: Mapping[int, float]) -> dict[str, float]:
     """
     unknown = [number for number in weights if not 0 <= number < len(IN_ORDER)]
     if unknown:
-        raise UnknownBlockError(f"SDXL's blocks are numbered from 0 to {len(IN_ORDER) - 1}; there is no {unknown[0]}.")
+        raise UnknownBlockError(f"SDXL's blocks are numbered from 0 to {len(IN_ORDER) - 1}; there is no block {unknown[0]}.")
     return {IN_ORDER[number]: weight for number, weight in weights.items()}
 
 
@@ -125,4 +125,4 @@ def _refuse_double(named: Mapping[str, Iterable[Layer]]) -> None:
     for address, layers in named.items():
         twin = seen.setdefault(frozenset(layers), address)
         if twin != address:
-            raise UnknownBlockError(f"{twin[:80]!r} and {address[:80]!r} name the same layers. Give one of them.")
+            raise UnknownBlockError(f"{twin[:80]!r} and {address[:80]!r} name the same layers. Keep only one of them.")

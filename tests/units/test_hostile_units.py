@@ -46,4 +46,4 @@ def test_a_refusal_can_always_be_sent_as_json() -> None:
 def test_a_unit_of_endless_pictures_is_refused() -> None:
     refused = refusal(lambda: StyleUnit.from_dict({"image": ["abc"] * (MAX_PICTURES + 1)}))
     assert refused is not None
-    assert (refused.field, refused.message) == ("image", "may hold 32 pictures at most, got 33.")
+    assert (refused.field, refused.message) == ("image", "may have at most 32 pictures, got 33.")
