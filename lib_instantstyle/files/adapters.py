@@ -47,7 +47,7 @@ class AdapterInfo:
         highest = max(self.layer_widths)
         if highest >= len(modules):
             raise IncompatibleModelError(
-                f"{self.path.name} has a layer number {highest + 1}, the loaded checkpoint only {len(modules)} "
+                f"{self.path.name} has a layer number {highest + 1}, but the loaded checkpoint has only {len(modules)} "
                 "cross-attention layers. Choose an adapter made for this checkpoint's family.",
                 "adapter",
             )
@@ -60,7 +60,7 @@ class AdapterInfo:
         if given != expected:
             raise IncompatibleModelError(
                 f"{self.path.name} does not fit the loaded checkpoint: at {layer.names[0]} it has "
-                f"{given[0]}×{given[1]}, the checkpoint {expected[0]}×{expected[1]}. Choose an SDXL adapter "
+                f"{given[0]}×{given[1]}, the checkpoint has {expected[0]}×{expected[1]}. Choose an SDXL adapter "
                 "(cross-attention width 2048) and an SDXL checkpoint.",
                 "adapter",
             )
@@ -70,7 +70,7 @@ class AdapterInfo:
         lacking = dict.fromkeys(layer.block for layer in layers if layer.index not in self.layer_widths)
         if lacking:
             raise UnknownBlockError(
-                f"{self.path.name} carries no layers for {', '.join(lacking)}: it was made for some blocks only. "
+                f"{self.path.name} has no layers for {', '.join(lacking)}: it was trained for other blocks only. "
                 "Choose another preset, or an adapter with all blocks.",
                 "preset",
             )
@@ -122,8 +122,12 @@ OTHER_KINDS = (
         "a Kolors adapter",
         "it was trained for the Kolors model, whose text encoder is not SDXL's",
     ),
-    OtherKind(lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "it is 768 wide where SDXL is 2048"),
-    OtherKind(lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "it is 1024 wide where SDXL is 2048"),
+    OtherKind(
+        lambda p, a: _is_small_unets(a, 768), "an SD 1.5 adapter", "its cross-attention is 768 wide, SDXL's is 2048"
+    ),
+    OtherKind(
+        lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "its cross-attention is 1024 wide, SDXL's is 2048"
+    ),
 )
 _OF_CSGO = re.compile(r"(^|\.)(style|content)_image_proj\.")
 
@@ -138,7 +142,7 @@ def identify(path: Path, shapes: Shapes) -> AdapterInfo:
     try:
         return _identified(path, shapes)
     except (IndexError, KeyError, ValueError, ZeroDivisionError):
-        raise CheckpointError(f"{path.name} has names or shapes that an IP-Adapter for SDXL does not have.") from None
+        raise CheckpointError(f"{path.name} has tensor names or shapes that no IP-Adapter for SDXL has.") from None
 
 
 def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
@@ -199,9 +203,7 @@ class Adapter:
         self.info = info
         self._file: TensorFile = open_tensors(info.path)
         if identify(info.path, self._file.shapes) != info:
-            raise CheckpointError(
-                f"{info.path.name} was replaced by another file in the meantime. Start the job again."
-            )
+            raise CheckpointError(f"{info.path.name} was replaced by another file during the job. Start the job again.")
 
     def projection(self) -> nn.Module:
         """The image projection with its weights, in eval mode. Raises CheckpointError when parts are missing or odd."""

@@ -53,11 +53,13 @@ def stranger(path: Path) -> str | None:
             "file from its page."
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        return f"{name} is a web page, not the model itself. Download the file with the download button of its page."
+        return f"{name} is a web page, not the model itself. Use the download button on its page."
     if len(head) == HEAD and not any(head):
-        return f"{name} begins with nothing but zeros: its download did not finish. Download it again."
+        return f"{name} begins with zeros only: its download did not finish. Download it again."
     if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"GGUF")):
-        return f"{name} is a GGUF file or a packed archive, not a model file. Get the .safetensors version of it."
+        return (
+            f"{name} is a GGUF file or a packed archive, not a model file. Use the .safetensors version of this file."
+        )
     if _is_text(head) and not name.lower().endswith(SHARD_INDEX_SUFFIX):
         return f"{name} is a text file, not a model file (expected .safetensors or a PyTorch file). Download it again."
     return None
@@ -77,7 +79,8 @@ def check_container(path: Path) -> None:
         )
     if mentions(path, "bytearray"):  # the one thing weights_only lets a pickle make as large as it likes
         raise CheckpointError(
-            f"{path.name} is refused: it is a pickle that holds more than tensors. Use the .safetensors version of it."
+            f"{path.name} is refused: it is a pickle that holds more than tensors. Use the .safetensors version of "
+            "this file."
         )
 
 

@@ -131,7 +131,7 @@ def _claimed(download: Download, partial: Path) -> Iterator[BinaryIO]:
     file = partial.open("a+b")
     if not _locked(file):
         file.close()
-        raise DownloadError(f"{download.file_name} is being downloaded already. Wait until it is there.")
+        raise DownloadError(f"{download.file_name} is already being downloaded. Wait until it has finished.")
     try:
         yield file
     finally:
@@ -213,14 +213,14 @@ def _check_room(download: Download, folder: Path, have: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < download.size - have:
         raise DownloadError(
-            f"{download.file_name} takes {download.gigabytes}, but only {free / 1e9:.1f} GB are free in {folder}."
+            f"{download.file_name} needs {download.gigabytes}, but only {free / 1e9:.1f} GB are free in {folder}."
         )
 
 
 def _check_hash(download: Download, sha256: str) -> None:
     if sha256 != download.sha256:
         raise DownloadError(
-            f"{download.file_name} did not arrive as published: its SHA-256 is {sha256[:12]}…, "
+            f"What arrived as {download.file_name} is not the published file: its SHA-256 is {sha256[:12]}…, "
             f"it should be {download.sha256[:12]}…. Try again."
         )
 
@@ -231,4 +231,4 @@ def _failure(download: Download, partial: Path, error: Exception) -> str:
         have = partial.stat().st_size
     except OSError:
         return why
-    return f"{why} {have / 1e9:.1f} of {download.gigabytes} are kept; download it again to get the rest."
+    return f"{why} {have / 1e9:.1f} of {download.gigabytes} have been kept; start the download again to get the rest."

@@ -125,11 +125,11 @@ class ModelFiles:
     def text_advice(self, encoder: EncoderInfo) -> str:
         """What to do when no text tower goes with an image encoder."""
         published = _FULL_MODELS.get((encoder.config["hidden_size"], encoder.config["projection_dim"]))
-        file = f"the full CLIP model {published}, model.safetensors with both towers (huggingface.co/{published})"
+        file = f"the full CLIP model {published}, model.safetensors with both encoders (huggingface.co/{published})"
         return (
-            f"A content prompt for this adapter needs the text tower that was trained with {encoder.path.name}, and "
-            f"no file with it is installed. Put {file if published else 'the full CLIP model it is a part of'} into "
-            f"{self._first(self.encoder_folders())}, or leave the content prompt empty."
+            f"A content prompt for this adapter needs the text encoder that was trained with {encoder.path.name}. No "
+            f"file that contains it is installed. Put {file if published else 'the full CLIP model it belongs to'} "
+            f"into {self._first(self.encoder_folders())}, or leave the content prompt empty."
         )
 
     def missing_folders(self) -> list[str]:
@@ -145,7 +145,7 @@ class ModelFiles:
         refused = [error.message for error in shelf.unusable()]
         more = len(refused) - MOST_NAMED
         rest = f" (and {more} more)" if more > 0 else ""
-        found = f" What is there cannot be used{rest}: {' '.join(refused[:MOST_NAMED])}" if refused else ""
+        found = f" Files that were found but cannot be used{rest}: {' '.join(refused[:MOST_NAMED])}" if refused else ""
         return f"{self._lost()}{found}"
 
     def _lost(self) -> str:

@@ -137,7 +137,7 @@ def _refuse_other_models(path: Path, shapes: Shapes, found: Mapping[str, object]
         raise CheckpointError(f"{path.name} is a LoRA for SD 1.5 or SD 2. Choose one for SDXL.", "lora")
     if not named:
         raise CheckpointError(
-            f"{path.name} is a LoRA, but has nothing for SDXL's cross-attention blocks (found {few(found)}, …). "
+            f"{path.name} is a LoRA without layers for SDXL's cross-attention blocks (found {few(found)}, …). "
             "Choose a LoRA that was trained on SDXL's UNet.",
             "lora",
         )
@@ -200,9 +200,7 @@ class Lora:
         self.info = info
         self._file: TensorFile = open_tensors(info.path)
         if identify_lora(info.path, self._file.shapes, _adapter_settings(info.path)).pairs != info.pairs:
-            raise CheckpointError(
-                f"{info.path.name} was replaced by another file in the meantime. Start the job again."
-            )
+            raise CheckpointError(f"{info.path.name} was replaced by another file during the job. Start the job again.")
 
     def read(self, target: Target) -> tuple[Tensor, Tensor]:
         """down (rank, in) and up (out, rank), float32; `up` carries alpha / rank. Raises CheckpointError."""
@@ -214,5 +212,5 @@ class Lora:
     def _finite(self, key: str) -> Tensor:
         tensor = self._file.read(key).float()
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{self.info.path.name} is damaged: {key} holds values that are not numbers.", "lora")
+            raise CheckpointError(f"{self.info.path.name} is damaged: {key} holds NaN or infinite values.", "lora")
         return tensor

@@ -128,14 +128,16 @@ def open_tensors(path: Path) -> TensorFile:
     except CheckpointError:
         raise
     except FileNotFoundError:
-        raise CheckpointError(f"{path.name} is not there any more. Refresh the list of files.") from None
+        raise CheckpointError(f"{path.name} no longer exists. Refresh the list of files.") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path.name} is refused: it is a pickle that holds more than tensors, or is not a PyTorch file at all. "
             "Use the .safetensors version of this file."
         ) from None
     except PermissionError:
-        raise CheckpointError(f"{path.name} may not be read by this program. Change the file's permissions.") from None
+        raise CheckpointError(
+            f"{path.name} cannot be opened: permission denied. Change the file's permissions."
+        ) from None
     except Exception as error:  # a broken file makes its reader raise whatever it likes
         first_line = str(error).replace(str(path), path.name).split("\n", 1)[0][:200]  # folders are nobody's business
         raise CheckpointError(f"{path.name} is truncated or broken ({first_line}). Download it again.") from error
@@ -160,8 +162,8 @@ def _weight(path: Path, name: str, read: Callable[[str], Tensor]) -> Tensor:
         ) from None
     if not tensor.is_floating_point():
         raise CheckpointError(
-            f"{path.name} holds {str(tensor.dtype).removeprefix('torch.')} values in {shown(name)}, where weights are "
-            "floating-point numbers. Quantised files cannot be used; get the one with 16 or 32 bits."
+            f"{path.name} stores {shown(name)} as {str(tensor.dtype).removeprefix('torch.')}; weights must be "
+            "floating-point numbers. Quantised files cannot be used; get the 16-bit or 32-bit version."
         )
     return tensor
 

@@ -113,7 +113,7 @@ class Embedder:
         embeds = self.host.checkpoint_text_embeds(texts)
         if not torch.isfinite(embeds).all():
             raise IncompatibleModelError(
-                "The checkpoint's second text encoder gives values that are not numbers. Start the WebUI with "
+                "The checkpoint's second text encoder produces NaN or infinite values. Start the WebUI with "
                 "--no-half, choose another checkpoint, or leave the content prompt empty.",
                 "content_prompt",
             )

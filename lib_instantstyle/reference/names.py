@@ -52,7 +52,7 @@ def _digest(path: Path, stamp: Callable[[os.stat_result], str]) -> str:
         for part in whole_of(path):
             _digest_file(digest, part, stamp)
     except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read any more ({error.strerror}). Refresh the list.") from None
+        raise CheckpointError(f"{path.name} can no longer be read ({error.strerror}). Refresh the list.") from None
     return digest.hexdigest()[:16]
 
 

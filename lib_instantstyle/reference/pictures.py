@@ -78,7 +78,7 @@ def read_kept(path: Path) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(
-            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; "
+            f"A reference picture may have at most {MAX_PIXELS // 1_000_000} megapixels; "
             f"this one is {image.width}×{image.height}. Make it smaller.",
             "image",
         )
@@ -97,13 +97,12 @@ def _open(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=[form for form in formats if form in Image.OPEN])
     except Image.DecompressionBombError:
         raise PictureError(
-            f"A reference picture may have {MAX_PIXELS // 1_000_000} megapixels at most; this one has far more.",
+            f"A reference picture may have at most {MAX_PIXELS // 1_000_000} megapixels; this one has far more.",
             "image",
         ) from None
     except Exception:  # as above
         raise PictureError(
-            f"The data is not a readable picture ({_kind_of(data)}, {len(data)} bytes). "
-            "Send PNG, JPEG, WebP or the like.",
+            f"The data is not a readable picture ({_kind_of(data)}, {len(data)} bytes). Send PNG, JPEG or WebP.",
             "image",
         ) from None
 

@@ -94,8 +94,8 @@ def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tup
         pixels += prod(picture.size)
         if pixels > MAX_UNIT_PIXELS:
             raise PictureError(
-                f"A reference's pictures may have {MAX_UNIT_PIXELS // 1_000_000} megapixels together; these have more. "
-                "Make them smaller, or give fewer.",
+                f"All pictures of a reference together may have at most {MAX_UNIT_PIXELS // 1_000_000} megapixels; "
+                "these have more. Make them smaller, or use fewer.",
                 field,
             )
         found[field].append(picture)
@@ -127,7 +127,7 @@ def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
         own = [total for number, total in enumerate(passes) if plan.unit.acts_in(hires=number > 0)]
         if not own:
             raise UnitError(
-                "This reference acts in the hires pass only, and this job has none. Turn on hires fix, or set Passes "
+                "This reference acts only in the hires pass, but this job has none. Turn on hires fix, or set Passes "
                 "to both.",
                 "passes",
                 plan.number,
@@ -135,7 +135,7 @@ def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
         if not any(plan.unit.window.holds_a_step_of(total) for total in own):
             raise UnitError(
                 f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
-                f"{' + '.join(map(str, own))} model calls. Widen the window or take more steps.",
+                f"{' + '.join(map(str, own))} model calls. Widen the range or use more steps.",
                 "start",
                 plan.number,
             )

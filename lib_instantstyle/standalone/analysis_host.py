@@ -101,9 +101,9 @@ class ReadingHost(FilesHost):
         parts = self._text_parts()
         if parts is None:
             raise TextTowerNotFoundError(
-                "The words for a reference need the text tower that was trained with the image encoder "
-                f"{encoder.path.name}, and none was given. Name the full CLIP model with --encoder, or, for ViT-bigG, "
-                "any SDXL checkpoint with --model; without --content and with --words 0 none is needed.",
+                "To find words for a reference, the text encoder that was trained with the image encoder "
+                f"{encoder.path.name} is needed, but none was given. Name the full CLIP model with --encoder or, for "
+                "ViT-bigG, any SDXL checkpoint with --model. None is needed without --content and with --words 0.",
                 missing.field,
             ) from None
         tower = inspect_text_tower(parts.weights)

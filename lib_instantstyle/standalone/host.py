@@ -105,7 +105,7 @@ class StandaloneHost(FilesHost):
         encoder = getattr(self.pipe, "text_encoder_2", None)
         if encoder is None:
             raise IncompatibleModelError(
-                "A content prompt is read by the checkpoint's second text encoder; this pipeline has none. "
+                "A content prompt is read by the checkpoint's second text encoder, but this pipeline has none. "
                 "Open the pipeline with it, or leave the content prompt empty.",
                 "content_prompt",
             )
@@ -138,7 +138,7 @@ class StandaloneHost(FilesHost):
     def _check_free(self, pipe: Any) -> None:
         check_pipeline(pipe)
         if pipe.unet is not self.pipe.unet:
-            raise IncompatibleModelError("This pipeline has another UNet than the host's. Make a host for it.")
+            raise IncompatibleModelError("This pipeline's UNet is not the host's. Make a host for this pipeline.")
         if self.session.attached_to is not None:
             raise InstantStyleError("This host is already drawing in a style. Put all units into one list.")
 

@@ -70,13 +70,13 @@ class Job:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             _check(low <= value <= high, name, f"must be between {low:g} and {high:g}", value)
-        _check((self.width is None) == (self.height is None), "width", "goes together with height", self.width)
+        _check((self.width is None) == (self.height is None), "width", "must be given together with height", self.width)
         for name in ("width", "height"):
             value = getattr(self, name)
             fits = value is None or (64 <= value <= MOST_PIXELS and value % STEP == 0)
             _check(fits, name, f"must be a multiple of {STEP} between 64 and {MOST_PIXELS}", value)
         _check(0 < self.strength <= 1, "strength", "must be greater than 0 and at most 1", self.strength)
-        _check(self.steps_taken >= 1, "strength", f"leaves none of {self.steps} steps; raise it", self.strength)
+        _check(self.steps_taken >= 1, "strength", f"leaves none of the {self.steps} steps; raise it", self.strength)
 
 
 def _check(holds: bool, name: str, rule: str, value: object) -> None:

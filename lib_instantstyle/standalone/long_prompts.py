@@ -69,8 +69,8 @@ def check_phrases(unit: StyleUnit, tokenize: Tokenizer) -> None:
         count = len(tokenize(phrase.text))
         if count > CHUNK:
             raise UnitError(
-                f"The content to remove is read as one phrase of {count} tokens; CLIP reads {CHUNK}. Shorten it, or "
-                "part it with commas and use the method project.",
+                f"The content to remove is read as one phrase of {count} tokens, but CLIP reads only {CHUNK}. Shorten "
+                "it, or split it with commas and use the method project.",
                 "content_prompt",
             )
 

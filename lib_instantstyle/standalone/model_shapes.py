@@ -27,7 +27,7 @@ def check_model(model: str | Path, adapter: AdapterInfo | None = None) -> str:
     """What the model is. Raises InstantStyleError when it is no SDXL model or an adapter given does not fit it."""
     path = Path(model).expanduser()
     if not path.exists() and is_hub_id(model):
-        return f"{model} is a Hub id; it is looked at when it is used"
+        return f"{model} is a Hub id; it is checked when it is used"
     shapes = _unet_shapes(path)
     _check_channels(path, shapes)
     layers = attention_layers(skeleton(shapes))
@@ -49,8 +49,8 @@ def _check_channels(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     found = next((shapes[key][1] for key in _INPUTS if len(shapes.get(key, ())) > 1), LATENT)
     if found != LATENT:
         raise IncompatibleModelError(
-            f"{path.name} takes {found} input channels{_MADE_FOR.get(found, '')}, and pictures are drawn here from the "
-            f"{LATENT} of a latent alone. Use a plain text-to-image checkpoint of SDXL.",
+            f"{path.name} takes {found} input channels{_MADE_FOR.get(found, '')}; only models with the {LATENT} "
+            "channels of a latent are supported here. Use a plain text-to-image SDXL checkpoint.",
             "model",
         )
 

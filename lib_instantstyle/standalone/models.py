@@ -111,8 +111,8 @@ def obeying_marks(scheduler: Any, path: Path) -> Any:
         return scheduler
     if lacking := [name for name in wanted if name not in inspect.signature(type(scheduler)).parameters]:
         raise IncompatibleModelError(
-            f"{path.name} says that it predicts v; the {type(scheduler).__name__} of its description has no "
-            f"{', '.join(lacking)}. Give a description with an EulerDiscreteScheduler, like SDXL's own."
+            f"{path.name} is marked as predicting v, but the {type(scheduler).__name__} of its configuration has no "
+            f"{', '.join(lacking)}. Use a configuration with an EulerDiscreteScheduler, like SDXL's own."
         )
     return type(scheduler).from_config(scheduler.config, **wanted)
 
@@ -194,8 +194,9 @@ def description_of(checkpoint: Checkpoint) -> str:
     found = next((folder for folder in beside if folder and (folder / "model_index.json").is_file()), None)
     if found is None:
         raise IncompatibleModelError(
-            f"A checkpoint file carries no configuration and no tokenizers; none lie beside {path.name} or in the Hub "
-            f"cache. Give {checkpoint.option} {SDXL_CONFIG} to fetch them (5 MB), or a diffusers folder that has them."
+            f"A checkpoint file contains no configuration and no tokenizers; none were found beside {path.name} or in "
+            f"the Hub cache. Use {checkpoint.option} {SDXL_CONFIG} to fetch them (5 MB), or name a diffusers folder "
+            "with them."
         )
     return str(found)
 

@@ -44,7 +44,7 @@ class NamedFiles(ModelFiles):
         if not found:
             why = "".join(f" {error}" for error in self.encoders.unusable())
             raise EncoderNotFoundError(
-                f"A CLIP image encoder is needed; there is none in {_listed(self.encoder_folders())}.{why} "
+                f"A CLIP image encoder is needed, but there is none in {_listed(self.encoder_folders())}.{why} "
                 "Name its file or folder with --encoder.",
                 "adapter",
             )
@@ -53,7 +53,7 @@ class NamedFiles(ModelFiles):
     def adapter_advice(self) -> str:
         download = DOWNLOADS["ip-adapter_sdxl.safetensors"]
         return (
-            f"An IP-Adapter for SDXL is needed; there is none in {_listed(self.adapter_folders())}. "
+            f"An IP-Adapter for SDXL is needed, but there is none in {_listed(self.adapter_folders())}. "
             f"Get {download.url} ({download.gigabytes}) and name it with --adapter."
         )
 
@@ -61,7 +61,7 @@ class NamedFiles(ModelFiles):
         download = encoder_download(feature)
         way_out = f"Get {download.url} ({download.gigabytes})" if download else f"Get {feature.encoder_name}"
         return (
-            f"The adapter reads {feature.encoder_name}, {feature.kind} and {feature.width} wide; there is no such "
+            f"The adapter needs {feature.encoder_name} ({feature.kind}, {feature.width} wide); there is no such "
             f"encoder in {_listed(self.encoder_folders())}. {way_out} and name it with --encoder."
         )
 

@@ -90,8 +90,8 @@ class StyledLayer:
         """attn2 has been called. Raises StyleNotAppliedError when some row that it was given went without style."""
         given, self._given = self._given, None
         if given is not None and not given.is_complete:
-            told = f"{len(given.served)} of the {len(given.whole)} rows it was given passed its to_q and to_out."
-            self.call.refuse(f"An attention layer was computed in another way: {told}", self.attn2)
+            told = f"{len(given.served)} of the {len(given.whole)} rows it was given went through its to_q and to_out."
+            self.call.refuse(f"An attention layer was computed in an unexpected way: {told}", self.attn2)
 
     def _rows(self, count: int) -> range:
         """Which rows of the UNet call the `count` rows are that to_q was called for."""
@@ -100,7 +100,7 @@ class StyledLayer:
         rows = self._given.take(self._part, count)
         if rows is None:
             given = f"{count} of the {len(self._given.whole)} rows it was given"
-            self.call.refuse(f"An attention layer was called for {given}, and nothing tells for which.", self.attn2)
+            self.call.refuse(f"An attention layer was called for {given}, and it is not clear for which.", self.attn2)
         return rows
 
     def _styled(self, hidden: Tensor) -> Tensor | None:
@@ -117,7 +117,7 @@ class StyledLayer:
         if any(self._factors()):
             told = "nothing" if query is None else f"{tuple(query.shape)}"
             shapes = f"its to_q gave {told}, and its to_out got {tuple(hidden.shape)}."
-            self.call.refuse(f"An attention layer was computed in another way: {shapes}", self.attn2)
+            self.call.refuse(f"An attention layer was computed in an unexpected way: {shapes}", self.attn2)
 
     def _sum(self, rows: tuple[bool, ...], factors: tuple[float, ...], query: Tensor) -> KeyValueStack | StyleSum:
         pattern = (rows, factors, query.dtype, query.device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..units.errors import InstantStyleError, StyleNotAppliedError
 
-WAY_OUT = "Switch off the extension that does this, or InstantStyle."
+WAY_OUT = "Switch off either the extension that does this or InstantStyle."
 
 
 def unchanged(error: InstantStyleError) -> Exception:
@@ -63,7 +63,7 @@ class ModelCall:
         if marks is None:
             return
         if not marks or batch % len(marks):
-            self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something has changed the batch.")
+            self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something changed the batch.")
         self.cond_rows = tuple(marks) * (batch // len(marks))
         self.due += self.is_due(self.progress)
 
@@ -74,7 +74,7 @@ class ModelCall:
         self._served.clear()
         if left and rows and not self.fault:
             layer, served = left[0]
-            self.fault = _fault(f"An attention layer was called for {served} of {len(rows)} rows only.", layer)
+            self.fault = _fault(f"An attention layer was called for only {served} of {len(rows)} rows.", layer)
 
     def end(self) -> None:
         """The sampling pass is over. Raises StyleNotAppliedError when some of it, or all, went without style."""

@@ -158,7 +158,9 @@ def key_values(adapter: Adapter, cond: Tensor, shares: Tensor, uncond: Tensor, l
         for _, value in found.values():
             value[1] *= of_tokens
     if not all(tensor.abs().amax() <= LARGEST for pair in found.values() for tensor in pair):  # nor is NaN
-        raise CheckpointError(f"{adapter.info.path.name} is damaged: it gives keys or values no trained adapter has.")
+        raise CheckpointError(
+            f"{adapter.info.path.name} is damaged: it produces keys or values that no trained adapter has."
+        )
     return found
 
 

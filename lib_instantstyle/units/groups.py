@@ -109,8 +109,8 @@ class Where:
         "add",
         Choice(FUSIONS),
         "Fusion",
-        "add: adds the reference's attention to the prompt's. adain: gives the prompt's attention the reference's mean and "
-        "deviation instead, which follows the prompt more closely (StyleStudio).",
+        "add: adds the reference's attention to the prompt's. adain: gives the prompt's attention the reference's "
+        "mean and deviation instead, which follows the prompt more closely (StyleStudio).",
     )
     kv_scaling: str = asked(
         "v",
@@ -234,4 +234,6 @@ class When:
 
     def check_when(self) -> None:
         if self.start >= self.end:
-            raise UnitError(f"The start must be before the end; got start {self.start:g} and end {self.end:g}.", "start")
+            raise UnitError(
+                f"The start must be before the end; got start {self.start:g} and end {self.end:g}.", "start"
+            )

@@ -108,7 +108,9 @@ def blocks_by_number(weights: Mapping[int, float]) -> dict[str, float]:
     """
     unknown = [number for number in weights if not 0 <= number < len(IN_ORDER)]
     if unknown:
-        raise UnknownBlockError(f"SDXL's blocks are numbered from 0 to {len(IN_ORDER) - 1}; there is no block {unknown[0]}.")
+        raise UnknownBlockError(
+            f"SDXL's blocks are numbered from 0 to {len(IN_ORDER) - 1}; there is no block {unknown[0]}."
+        )
     return {IN_ORDER[number]: weight for number, weight in weights.items()}
 
 

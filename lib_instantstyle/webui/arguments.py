@@ -72,7 +72,9 @@ def panel_units(values: Sequence[Any]) -> list[dict[str, Any]]:
     tabs = [dict(zip(PANEL_VALUES, values[at : at + width])) for at in range(0, len(values), width)]
     units = [_panel_unit(number, tab) for number, tab in enumerate(tabs, start=1)]
     if not any(unit["enabled"] for unit in units):
-        raise UnitError("InstantStyle is on but has no reference picture. Drop one, or close the panel.", "image", 1)
+        raise UnitError(
+            "InstantStyle is on but has no reference picture. Add one, or switch InstantStyle off.", "image", 1
+        )
     return units
 
 
@@ -92,7 +94,7 @@ def _pictures(tab: dict[str, Any]) -> dict[str, Any]:
 
 def _files(value: Any) -> Sequence[bytes]:
     if not isinstance(value or [], (list, tuple)) or not all(isinstance(one, bytes) for one in value or ()):
-        raise UnitError(f"More pictures come as uploaded files only, got {shown(value)}. Put them into image.", "image")
+        raise UnitError(f"More pictures must be uploaded files, got {shown(value)}. Put them into image.", "image")
     return value or ()
 
 
@@ -119,7 +121,7 @@ def strength_after(chosen: str, before: str, strength: float) -> float:
 def read_blocks(text: object, number: int) -> object:
     """Custom blocks as typed, for the unit's own check; None for nothing. Raises UnitError for what is not text."""
     if not isinstance(text, str):
-        raise UnitError(f"must be text with one block a line, got {shown(text)}.", "blocks", number)
+        raise UnitError(f"must be text with one block per line, got {shown(text)}.", "blocks", number)
     if not text.strip():
         return None
     with placed(field="blocks", unit=number):

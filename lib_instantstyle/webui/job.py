@@ -160,7 +160,9 @@ class StyleJob:
         """After sampling: raise StyleNotAppliedError when style that was due did not reach the UNet."""
         begun, self.sampling = vars(p).pop(BEGUN, False), False
         if p is not self.owner and begun:
-            raise StyleNotAppliedError("Another job took the style away while this picture was made. Make it again.")
+            raise StyleNotAppliedError(
+                "Another job removed the style while this picture was being made. Generate it again."
+            )
         if p is not self.owner or not any(plan.scales for plan in self.plans):
             return
         if shared.state.interrupted or shared.state.skipped:
@@ -182,7 +184,7 @@ class StyleJob:
         if not (self.marked or self.ended or self.may_be_empty):
             raise StyleNotAppliedError(
                 "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
-                "Switch that off, or InstantStyle."
+                "Switch off either that or InstantStyle."
             )
         self.styled += call.styled
 

@@ -47,7 +47,7 @@ def analyse_in_turn(unit: StyleUnit, count: int, progress: Progress | None = Non
         nonlocal heard
         heard = max(heard, share)  # a new turn looks at the pictures again
         if shared.state.interrupted:
-            raise StoppedError("The analysis was interrupted. What was read of the vocabulary is kept.")
+            raise StoppedError("The analysis was interrupted. It will continue from there next time.")
         if progress:
             progress(heard, doing)
 

@@ -50,11 +50,13 @@ def _options() -> dict[str, shared.OptionInfo]:
         "instantstyle_adapter_dirs": _folders("More folders with IP-Adapter files"),
         "instantstyle_encoder_dirs": _folders("More folders with CLIP image encoders and full CLIP models"),
         "instantstyle_pristine_text": pristine.info("a full CLIP model that goes with the adapter's image encoder"),
-        "instantstyle_keep_references": keep.info("also those sent through the API; up to 1 GB, the oldest go first"),
+        "instantstyle_keep_references": keep.info(
+            "also those sent through the API; up to 1 GB, the oldest are deleted first"
+        ),
         "instantstyle_measure": measure.info("cosines in the infotext; loads the image encoder once more per picture"),
     }
 
 
 def _folders(label: str) -> shared.OptionInfo:
     option = shared.OptionInfo("", label, gr.Textbox, {"lines": 2}, section=SECTION, category_id="sd")
-    return option.info("one a line")
+    return option.info("one per line")

@@ -67,7 +67,7 @@ STRANGERS = {
     "page of old": (b"\xef\xbb\xbf \r\n<HTML>to_k_ip class_embedding</HTML>", "is a web page"),
     "answer": (b"Entry not found", "is a text file"),
     "refusal": (b'{"error": "Access to model is restricted"}', "is a text file"),
-    "hole": (bytes(4096), "nothing but zeros"),
+    "hole": (bytes(4096), "begins with zeros only"),
     "archive": (gzip.compress(b"to_k_ip" * 100), "a packed archive"),
 }
 

@@ -256,7 +256,7 @@ def test_a_second_download_of_the_same_file_waits_for_the_first(address: str, tm
     refused = []
 
     def begin_another(_share: float, _what: str) -> None:
-        with pytest.raises(DownloadError, match="being downloaded already") as caught:
+        with pytest.raises(DownloadError, match="already being downloaded") as caught:
             fetch(download(f"{address}/whole"), tmp_path, ignore)
         refused.append(caught.value)
 

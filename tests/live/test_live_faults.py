@@ -190,7 +190,7 @@ def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undist
     finally:
         handle.remove()
     assert job.status == 500
-    assert "took the style away" in job.answer["detail"]["message"]
+    assert "removed the style" in job.answer["detail"]["message"]
     assert_unharmed(webui, undisturbed)
 
 

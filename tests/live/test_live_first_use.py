@@ -80,6 +80,6 @@ def test_a_download_with_the_wrong_hash_leaves_nothing(opened):
     before = sorted(made.adapters.iterdir())  # what is for others
     panel.open()
     panel.download_button.click()
-    panel.page.get_by_text("did not arrive as published").first.wait_for()
+    panel.page.get_by_text("is not the published file").first.wait_for()
     assert "No SDXL IP-Adapter is installed" in panel.status()
     assert sorted(made.adapters.iterdir()) == before

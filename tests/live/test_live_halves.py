@@ -94,8 +94,8 @@ def test_no_bit_changes(webui, settings):
 
 
 WRONG = {
-    "a half too many": (a_half_too_many, "nothing tells for which"),
-    "half without style": (half_without_style, "1 of the 2 rows it was given passed"),
+    "a half too many": (a_half_too_many, "it is not clear for which"),
+    "half without style": (half_without_style, "1 of the 2 rows it was given went through"),
 }
 
 

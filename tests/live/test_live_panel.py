@@ -70,7 +70,7 @@ def test_what_cannot_be_brought_back_is_told(page, files, world):
         kept.unlink()
     send_to_txt2img(page, newest_picture(world))
     assert page.inner_text("#script_txt2img_instantstyle_lost") == (
-        "Not brought back: reference picture 1: 2 of 2 not used on this machine before."
+        "Not restored: reference picture 1: 2 of 2 not kept on this machine."
     )
 
 

@@ -211,7 +211,7 @@ REFUSALS: list[tuple[tuple[object, ...], str]] = [
     (("--words", 101), "from 0 to 100"),
     (("--content-image", "nothing.png"), "There is no file nothing.png"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
-    (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
+    (("--model-config", "owner/name"), "--model-config is only for checkpoint files"),
     (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--style", "nothing.png"), "There is no file nothing.png"),

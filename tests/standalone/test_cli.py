@@ -193,10 +193,10 @@ REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [
     (("--style", "nothing.png"), "There is no file nothing.png"),
     (("--prompts", "nothing.txt"), "nothing.txt cannot be read"),
     (("--control", __file__), "test_cli.py: "),
-    (("--controlnet", "x/y"), "--control and --controlnet go together"),
+    (("--controlnet", "x/y"), "--control and --controlnet belong together"),
     (("--adapter", "nothing"), "There is no file or folder nothing"),
     (("--model", "nothing.safetensors"), "not a Hub id"),
-    (("--model-config", "owner/name"), "--model-config goes with a checkpoint file"),
+    (("--model-config", "owner/name"), "--model-config is only for checkpoint files"),
     (("--model", __file__, "--model-config", "/nope"), "there is no folder /nope"),
     (("--device", "toaster"), "device must be like"),
     (("--dtype", "float64"), "dtype must be one of"),
@@ -320,7 +320,7 @@ def test_folders_and_files_are_not_mixed(
     for file in references.glob("*.png"):
         file.unlink()
     assert main(arguments(style=references)) == REFUSED
-    assert "No readable picture" in capsys.readouterr().err
+    assert "no readable picture" in capsys.readouterr().err
     assert main(arguments(prompt=None)) == REFUSED
 
 
@@ -406,9 +406,9 @@ def test_inspect_tells_adapters_encoders_and_the_rest_apart(
 
 
 CONTENT_PROMPTS = [
-    ("ip-adapter_sdxl", "possible; the words are read by the checkpoint"),
-    ("ip-adapter_sdxl_vit-h", "possible; the words are read by the text tower of a full CLIP model"),
-    ("ip-adapter-plus_sdxl_vit-h", "experimental, on patch features; the words are read by the text tower"),
+    ("ip-adapter_sdxl", "possible; words are read by the checkpoint"),
+    ("ip-adapter_sdxl_vit-h", "possible; words are read by the text encoder of a full CLIP model"),
+    ("ip-adapter-plus_sdxl_vit-h", "experimental, on patch features; words are read by the text encoder"),
 ]
 
 

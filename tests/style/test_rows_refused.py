@@ -70,11 +70,11 @@ def calls(*parts: Callable[[Tensor], Tensor]) -> Forward:
 
 
 WRONG: dict[str, tuple[Forward, str]] = {
-    "a row left out": (calls(lambda x: x[:2]), "2 of the 3 rows it was given passed its to_q and to_out"),
+    "a row left out": (calls(lambda x: x[:2]), "2 of the 3 rows it was given went through its to_q and to_out"),
     "the first row left out": (calls(lambda x: x[1:]), "2 of the 3 rows"),
     "copies of too many rows": (calls(*[lambda x: x[:2].clone()] * 2), "called for 2 of the 3 rows it was given, and"),
-    "a copy of a row again": (calls(lambda x: x.clone(), lambda x: x[:1].clone()), "nothing tells for which"),
-    "a view, then a copy of one before": (calls(lambda x: x[1:], lambda x: x[:1].clone()), "nothing tells for which"),
+    "a copy of a row again": (calls(lambda x: x.clone(), lambda x: x[:1].clone()), "it is not clear for which"),
+    "a view, then a copy of one before": (calls(lambda x: x[1:], lambda x: x[:1].clone()), "it is not clear for which"),
     "more rows": (calls(lambda x: torch.cat([x, x])), "called for 6 of the 3 rows"),
     "no to_q": (without_to_q, "its to_q gave nothing, and its to_out got"),
     "no to_out": (without_to_out, "0 of the 3 rows"),
@@ -112,7 +112,7 @@ def test_rows_left_over_are_found_when_the_next_call_begins_or_the_pass_ends(
     x, context = inputs(3)
     with attached(attn2, unit(), rows=ROWS) as call:
         attn2(x[:2], context[:2])
-        with pytest.raises(StyleNotAppliedError, match="called for 2 of 3 rows only"):
+        with pytest.raises(StyleNotAppliedError, match="called for only 2 of 3 rows"):
             following(call)
 
 
@@ -121,7 +121,7 @@ def test_rows_left_over_are_not_forgotten_when_the_hooks_move_to_another_unet(at
     with attached(attn2, unit(), rows=ROWS) as call:
         attn2(x[:2], context[:2])
         call.idle()
-        with pytest.raises(StyleNotAppliedError, match="called for 2 of 3 rows only"):
+        with pytest.raises(StyleNotAppliedError, match="called for only 2 of 3 rows"):
             begin(call)
 
 

@@ -142,7 +142,9 @@ def test_blocks_survive_writing_and_reading() -> None:
 
 @pytest.mark.parametrize("text", ["up_blocks.0", "up_blocks.0: much", "{broken", ": :", "mid_block: 1\nmid_block: 2"])
 def test_unreadable_blocks_are_refused_with_an_example(text: str) -> None:
-    with pytest.raises(UnitError, match=r"one block per line, each address once, like up_blocks\.0\.attentions\.1: 1\.0"):
+    with pytest.raises(
+        UnitError, match=r"one block per line, each address once, like up_blocks\.0\.attentions\.1: 1\.0"
+    ):
         read_blocks(text, 2)
 
 

@@ -150,7 +150,7 @@ def test_marks_that_nobody_reads_are_not_made(web: Forge) -> None:
         own.end()
 
     web.add_neighbour(process_before_every_sampling=take_hooks_out)
-    with pytest.raises(web.library("refusals").InstantStyleRefused, match="Another job took the style away"):
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="Another job removed the style"):
         web.process(web.job(unit(), is_api=True))
     assert same(web.plain().images, alone.images)
 

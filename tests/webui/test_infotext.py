@@ -94,20 +94,20 @@ def test_pictures_that_were_never_used_here_are_named(web: A1111) -> None:
         kept.unlink()
     page = pasted(web, text)
     assert page["lost"]["visible"] is True
-    assert "reference picture 1: 1 of 1 not used on this machine before" in page.value("lost")
+    assert "reference picture 1: 1 of 1 not kept on this machine" in page.value("lost")
     assert "picture to remove 2" in page.value("lost")
 
 
 def test_a_unit_for_which_the_panel_has_no_tab_is_named(web: A1111) -> None:
     text = web.generate(unit(), unit()).infotexts[0]
     page = pasted(web, text.replace("InstantStyle 2", "InstantStyle 4"))
-    assert "reference 4 (Settings → InstantStyle" in page.value("lost")
+    assert "reference 4 (raise the number of references in Settings → InstantStyle" in page.value("lost")
 
 
 def test_of_several_pictures_to_remove_the_panel_takes_one(web: A1111) -> None:
     text = web.generate(unit(content_image=[encoded(picture(2)), encoded(picture(3))])).infotexts[0]
     page = pasted(web, text)
-    assert "picture to remove 1: the panel takes one of 2" in page.value("lost")
+    assert "picture to remove 1: the panel takes only one of 2" in page.value("lost")
     assert page.value("unit1_content_image") is not None
 
 

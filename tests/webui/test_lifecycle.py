@@ -103,7 +103,7 @@ def test_an_error_while_a_step_is_prepared_ends_the_job(web: A1111, monkeypatch:
 
 def test_a_job_that_took_the_style_away_is_noticed(web: A1111) -> None:
     web.add_neighbour(process_before_every_sampling=lambda p, **_: p.scripts.before_process(copy(p)))
-    with pytest.raises(web.library("refusals").InstantStyleRefused, match="Another job took the style away"):
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="Another job removed the style"):
         web.generate(unit())
 
 

@@ -66,7 +66,7 @@ def test_an_adapter_whose_text_tower_is_missing_is_noted(installed: ModelFiles, 
     now = readiness(installed, sdxl_unet(), POOLED + 1)
     assert (now.problems, now.downloads) == ((), ())
     assert "Auto uses" in now.notes[0]
-    assert "needs the text tower" in now.notes[1]
+    assert "needs the text encoder" in now.notes[1]
     assert str(world / "encoders") in now.notes[1]
 
 

@@ -1,4 +1,4 @@
-"""`analyze`: what a reference shows, in words, and how much of the content is left in it after the removal.
+"""List the words that best describe a reference, and show how much of the content is left after removal.
 
 Single files given with --style are read together as one style; a folder is analysed picture by picture.
 """
@@ -27,10 +27,10 @@ CONTENT_OPTIONS = [option for option in UNIT_OPTIONS if option[1].startswith("co
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("analyze", help="what does this reference show?", description=__doc__)
+    parser = commands.add_parser("analyze", help="show which words describe a reference", description=__doc__)
     given: dict[str, Any] = {"action": "append", "metavar": "FILE|DIR", "required": True}
     parser.add_argument("--style", type=Path, help="reference picture", **given)
-    parser.add_argument("--adapter", help="IP-Adapter for SDXL; of several, the best is used", **given)
+    parser.add_argument("--adapter", help="IP-Adapter for SDXL; if several are given, the best is used", **given)
     parser.add_argument("--encoder", help="its image encoder; a full CLIP model also reads the words", **given)
     parser.add_argument("--model", metavar="FILE|DIR|ID", help="SDXL model whose second text encoder reads the words")
     parser.add_argument("--model-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
@@ -38,10 +38,14 @@ def add_to(commands: Any) -> None:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
     parser.add_argument("--content-image", type=Path, action="append", metavar="FILE", help="picture of what to remove")
     parser.add_argument(
-        "--words", type=int, default=DEFAULT_WORDS, metavar="N", help=f"words to list, at most {MOST_WORDS}; 0: none"
+        "--words",
+        type=int,
+        default=DEFAULT_WORDS,
+        metavar="N",
+        help=f"how many words to list, at most {MOST_WORDS}; 0: none",
     )
-    parser.add_argument("--device", help="cuda, cuda:1, mps, cpu (default: the best here)")
-    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run, smaller="Use --device cpu, or give fewer pictures.")
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         if options.answers():
-            complain("Stopped. What was finished is kept; run the same command to continue (train: with --resume).")
+            complain("Stopped. Finished results are kept; run the same command to continue (for train, add --resume).")
         return INTERRUPTED
     if options.answers():
         answer(report.data if options.json else report.text)
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     made = argparse.ArgumentParser(
         prog="python -m lib_instantstyle",
-        description="InstantStyle without the WebUI: pictures of your prompt in the style of a reference.",
+        description="InstantStyle without the WebUI: pictures of your prompt in the style of a reference picture.",
     )
     made.set_defaults(answers=lambda: True)  # whether this process is the one that reports
     made.add_argument("--version", action="version", version=__version__)

@@ -1,4 +1,4 @@
-"""`doctor`: what is here, what is missing and where to get it, and whether the files given go together."""
+"""Check what is installed, what is missing and where to get it, and whether the files given fit together."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Check:
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("doctor", help="what is missing, and where to get it", description=__doc__)
+    parser = commands.add_parser("doctor", help="check what is missing and where to get it", description=__doc__)
     parser.add_argument("--model", help="checkpoint file or diffusers folder to check")
     parser.add_argument("--adapter", action="append", default=[], help="adapter file or folder to check")
     parser.add_argument("--encoder", action="append", default=[], help="image encoder file or folder to check")
-    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
@@ -83,7 +83,7 @@ def _devices() -> Check:
     found += ["mps"] if torch.backends.mps.is_available() else []
     if found:
         return Check("devices", True, ", ".join([*found, "cpu"]))
-    advice = f"SDXL takes minutes for a picture on a CPU; a GPU with {ENOUGH} takes seconds."
+    advice = f"On a CPU, SDXL takes minutes for a picture; a GPU with {ENOUGH} takes seconds."
     return Check("devices", True, "cpu", advice)
 
 

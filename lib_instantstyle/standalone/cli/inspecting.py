@@ -1,4 +1,4 @@
-"""`inspect FILE`: what an adapter or encoder file is, read off its keys and shapes."""
+"""Identify an adapter or encoder file by its keys and shapes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OF_BIGG = (Feature("pooled", 1280), Feature("hidden", 1664))  # of ViT-bigG, wh
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("inspect", help="what is this adapter or encoder?", description=__doc__)
+    parser = commands.add_parser("inspect", help="identify an adapter or encoder file", description=__doc__)
     parser.add_argument("file", type=Path, help="an adapter or encoder file, or a folder to look through")
-    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
@@ -74,8 +74,8 @@ def _adapter(info: AdapterInfo) -> dict[str, Any]:
 def _content_prompt(feature: Feature) -> str:
     """Whether words can be taken out of what the adapter reads, and what reads the words."""
     how = "possible" if feature.kind == "pooled" else "experimental, on patch features"
-    by = "the checkpoint" if feature in _OF_BIGG else "the text tower of a full CLIP model among the encoders"
-    return f"{how}; the words are read by {by}"
+    by = "the checkpoint" if feature in _OF_BIGG else "the text encoder of a full CLIP model among the encoder files"
+    return f"{how}; words are read by {by}"
 
 
 def _encoder(info: EncoderInfo) -> dict[str, Any]:

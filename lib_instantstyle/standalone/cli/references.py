@@ -57,8 +57,8 @@ def find_styles(paths: Sequence[Path]) -> tuple[Style, ...]:
     folders = [path for path in paths if path.expanduser().is_dir()]
     if folders and len(folders) < len(paths):
         raise InstantStyleError(
-            "--style takes either files, read together as one style, or folders, a style for each picture; got both. "
-            "Put the files into a folder, or leave the folder out."
+            "--style takes either files, which are read together as one style, or folders, in which each picture is a "
+            "style of its own; got both. Put the files into a folder, or leave the folder out."
         )
     if not folders:
         return (Style(_name(paths), tuple(paths)),)
@@ -71,7 +71,7 @@ def find_styles(paths: Sequence[Path]) -> tuple[Style, ...]:
 def no_pictures(folders: Iterable[Path | None]) -> InstantStyleError:
     """What is said where the folders of --style hold nothing that can be used."""
     listed = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-    return InstantStyleError(f"No readable picture in {listed}. Put PNG or JPEG files there.")
+    return InstantStyleError(f"There is no readable picture in {listed}. Put PNG or JPEG files there.")
 
 
 def _told_apart(styles: Iterable[Style]) -> tuple[Style, ...]:
@@ -108,7 +108,7 @@ def _lines(file: Path) -> list[str]:
     try:
         text = file.expanduser().read_text("utf-8-sig")
     except UnicodeDecodeError:
-        raise InstantStyleError(f"{file} is not UTF-8 text. Save it as UTF-8, one prompt a line.") from None
+        raise InstantStyleError(f"{file} is not UTF-8 text. Save it as UTF-8, one prompt per line.") from None
     except OSError as error:
         raise InstantStyleError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

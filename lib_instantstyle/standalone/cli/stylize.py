@@ -1,6 +1,6 @@
-"""`stylize`: pictures of prompts in the style of references; many of both make a batch that can be stopped and resumed.
+"""Make pictures of prompts in the style of references. Several of either make a batch, which can be resumed.
 
-Single files given with --style are read together as one style; a folder gives a style for each of its pictures.
+Single files given with --style are read together as one style; each picture of a folder is a style of its own.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ UNIT_OPTIONS = (
 JOB_OPTIONS = (
     ("--negative", "negative", str, "what the picture should not show"),
     ("--steps", "steps", int, "sampling steps (default: 30)"),
-    ("--guidance", "guidance", float, "CFG scale; 1 is off (default: 5)"),
-    ("--width", "width", int, "pixels (default: the init or control picture's, or the model's own)"),
-    ("--height", "height", int, "pixels"),
-    ("--seed", "seed", int, "seed of a cell's first picture; the others count up (default: 0)"),
+    ("--guidance", "guidance", float, "CFG scale; 1 turns guidance off (default: 5)"),
+    ("--width", "width", int, "width in pixels (default: that of the init or control picture, or the model's own)"),
+    ("--height", "height", int, "height in pixels"),
+    ("--seed", "seed", int, "seed of the first picture; each further one adds 1 (default: 0)"),
     ("--count", "count", int, "pictures for each reference and prompt (default: 1)"),
-    ("--batch", "at_once", int, "pictures at once (default: 1)"),
+    ("--batch", "at_once", int, "pictures generated at once (default: 1)"),
     ("--strength", "strength", float, "how much of the init picture is redrawn, 0 to 1 (default: 0.6)"),
     ("--control-scale", "control_scale", float, "strength of the ControlNet (default: 1)"),
 )
 
 
 SMALLER = (
-    "Make the picture smaller (--width, --height), take fewer at once (--batch 1), use --dtype float16, or "
+    "Make the picture smaller (--width, --height), make fewer at once (--batch 1), use --dtype float16, or "
     "--device cpu."
 )
 
@@ -70,7 +70,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
     for option, name, type_, told in JOB_OPTIONS:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
-    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run, smaller=SMALLER)
 
@@ -79,10 +79,12 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     given: dict[str, Any] = {"action": "append", "default": []}
     parser.add_argument("--style", required=True, type=Path, metavar="FILE|DIR", help="reference picture", **given)
     parser.add_argument("--prompt", metavar="TEXT", help="what to draw; may be repeated", **given)
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="a file of prompts, one a line; # is a comment")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="file with one prompt per line; # starts a comment"
+    )
     parser.add_argument("--init", type=Path, metavar="FILE", help="start from this picture (img2img)")
     parser.add_argument("--control", type=Path, metavar="FILE", help="control picture, as the ControlNet expects it")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where pictures and index go")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the pictures and the index")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +92,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     where = "FILE|DIR|ID"
     parser.add_argument("--model", required=True, metavar=where, help="SDXL checkpoint, diffusers folder or Hub id")
     parser.add_argument("--model-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
-    parser.add_argument("--adapter", help="IP-Adapter for SDXL; of several, the best is used", **given)
+    parser.add_argument("--adapter", help="IP-Adapter for SDXL; if several are given, the best is used", **given)
     parser.add_argument("--encoder", help="the CLIP image encoder that the adapter was trained with", **given)
     parser.add_argument("--controlnet", metavar=where, help="SDXL ControlNet")
     parser.add_argument("--device", help="cuda, cuda:1, mps, cpu (default: the best here)")
@@ -117,7 +119,9 @@ def _setting(options: argparse.Namespace, files: NamedFiles) -> Setting:
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     if (options.control is None) != (options.controlnet is None):
-        raise InstantStyleError("--control and --controlnet go together; one was given alone. Give both, or neither.")
+        raise InstantStyleError(
+            "--control and --controlnet belong together, but only one was given. Give both or neither."
+        )
     model = named_model(options)
     check_channels(model)
     return Setting(model, files, options.controlnet, str(device), str(dtype).removeprefix("torch."))
@@ -128,7 +132,7 @@ def named_model(options: argparse.Namespace) -> Model:
     path, config = Path(options.model).expanduser(), options.model_config
     if config is not None and not path.is_file():
         raise InstantStyleError(
-            f"--model-config goes with a checkpoint file; there is no such file {options.model}. "
+            f"--model-config is only for checkpoint files; there is no file {options.model}. "
             "Check the path, or leave --model-config out."
         )
     if config is not None and not Path(config).expanduser().is_dir() and not is_hub_id(config):

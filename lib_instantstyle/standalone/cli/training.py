@@ -1,4 +1,4 @@
-"""`train`: an IP-Adapter for chosen blocks, learnt on a frozen SDXL model with the official recipe.
+"""Train an IP-Adapter for chosen blocks on a frozen SDXL model with the official recipe.
 
 The same command runs on one CPU, on one GPU, and under `accelerate launch -m` on many of them.
 """
@@ -38,8 +38,8 @@ NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("sample_guidance", float, "CFG scale of the samples"),
 )
 SMALLER = (
-    "Use fewer pictures at once (--batch 1, with --accumulate for as many in a step), use --precision bf16, make them "
-    "smaller (--size), or use --cpu."
+    "Use fewer pictures at once (--batch 1; --accumulate keeps their number per step), use --precision bf16, make "
+    "them smaller (--size), or use --cpu."
 )
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
@@ -75,7 +75,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--encoder", required=True, type=Path, metavar="FILE|DIR", help="CLIP image encoder, frozen too"
     )
     parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="pictures with captions")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the adapter and the rest go")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the adapter, checkpoints and samples"
+    )
     parser.add_argument(
         "--blocks",
         action="append",
@@ -102,7 +104,7 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--random-crop", action="store_true", help="crop at random places; needs --no-cache")
     parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
-    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 

@@ -29,7 +29,7 @@ def make_accelerator(settings: Settings) -> Any:
     """
     if settings.precision == "fp16" and (settings.cpu or pick_device().type == "cpu"):
         raise InstantStyleError(
-            "Precision fp16 needs a GPU, and this runs on a CPU. Use bf16, or no (full precision).", "precision"
+            "Precision fp16 needs a GPU, but this runs on a CPU. Use bf16, or no (full precision).", "precision"
         )
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -112,4 +112,4 @@ def _check_others(own: str | None, error: Exception | None) -> None:
         raise error
     failed = next((process for process, message in enumerate(told) if message is not None), None)
     if failed is not None:
-        raise InstantStyleError(f"Process {failed} of 0 to {len(told) - 1} cannot go on: {told[failed]}")
+        raise InstantStyleError(f"Process {failed} (of 0 to {len(told) - 1}) cannot continue: {told[failed]}")

@@ -60,8 +60,8 @@ def check_same(told: dict[str, Any], now: dict[str, Any]) -> None:
     for name in now:
         if told.get(name) != now[name]:
             raise InstantStyleError(
-                f"The checkpoint was made with {name} {told.get(name)!r}, and this run has {now[name]!r}: it cannot "
-                "go on to the same curve. Give what it was made with, or another --out with --init for a new training.",
+                f"The checkpoint was made with {name} {told.get(name)!r}, but this run has {now[name]!r}, so it "
+                "cannot be resumed. Use the same setting, or another --out with --init for a new training.",
                 name,
             )
 
@@ -70,7 +70,7 @@ def refuse_used(out: Path) -> None:
     """Raise InstantStyleError when the folder holds another training, which would be written over."""
     if Checkpoints(out, 1).paths():
         raise InstantStyleError(
-            f"{out} holds the checkpoints of a training. Add --resume to go on from there, or give another --out.",
+            f"{out} already contains the checkpoints of a training. Add --resume to continue it, or use another --out.",
             "out",
         )
 

@@ -52,8 +52,8 @@ def list_folder(folder: Path) -> list[Entry]:
     paths = {path for path in files if path.suffix.lower() in SUFFIXES} | told.keys()
     if not paths:
         raise InstantStyleError(
-            f"There is no picture in {folder}. Put PNG or JPEG files there, each with its caption in a .txt beside it, "
-            f"or in {TABLES[0]}.",
+            f"There is no picture in {folder}. Put PNG or JPEG files there, each with its caption in a .txt file "
+            f"beside it, or in {TABLES[0]}.",
             "data",
         )
     return [Entry(path, told.get(path) or _read(beside, path)) for path in sorted(paths)]

@@ -29,8 +29,7 @@ def find_encoder(path: Path) -> EncoderInfo:
     if len(found) != 1:
         listed = ", ".join(str(one.path) for one in found) or "none"
         raise EncoderNotFoundError(
-            f"--encoder must name one CLIP image encoder, a file or the folder it lies in; in {path} there is: "
-            f"{listed}.",
+            f"--encoder must name one CLIP image encoder, a file or its folder; {path} contains: {listed}.",
             "encoder",
         )
     return found[0]

@@ -102,13 +102,13 @@ def find_files(settings: Settings) -> Files:
     shards = find_shards(settings.data)
     if not shards and not settings.data.is_dir():
         raise InstantStyleError(
-            "--data must be a folder of pictures, or shards (.tar, .tar.gz): a folder, one, or a pattern like "
-            f"data/*.tar; there is no {settings.data}. Check the path.",
+            "--data must be a folder of pictures, or shards (.tar, .tar.gz): a folder of them, one file, or a pattern "
+            f"like data/*.tar; there is no {settings.data}. Check the path.",
             "data",
         )
     if not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
         raise InstantStyleError(
-            f"--out must not lie inside --data, or its own pictures would be trained on; got {settings.out}.", "out"
+            f"--out must not be inside --data, or its own pictures would be trained on; got {settings.out}.", "out"
         )
     init = _inspected(settings.init) if settings.init else None
     encoder = find_encoder(settings.encoder)
@@ -186,7 +186,7 @@ def _check_init(init: AdapterInfo, settings: Settings, feature: Feature) -> None
         )
     if settings.tokens not in (None, init.tokens):
         raise InstantStyleError(
-            f"{init.path.name} makes {init.tokens} tokens, --tokens says {settings.tokens}. Leave --tokens out.",
+            f"{init.path.name} makes {init.tokens} tokens, but --tokens is {settings.tokens}. Leave --tokens out.",
             "tokens",
         )
 

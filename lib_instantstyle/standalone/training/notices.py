@@ -26,8 +26,8 @@ def notices(data: Path, entries: Sequence[Entry], shards: Sequence[Path], tokeni
 def _empty(captions: Sequence[tuple[str, ...]]) -> Iterator[str]:
     if captions and not any(text for texts in captions for text in texts):
         yield (
-            f"None of the first {len(captions)} pictures has a caption: the training sees empty prompts only. Put each "
-            "caption beside its picture, like cat.txt beside cat.png."
+            f"None of the first {len(captions)} pictures has a caption, so the training sees only empty prompts. Put "
+            "each caption beside its picture, like cat.txt beside cat.png."
         )
 
 
@@ -35,8 +35,8 @@ def _long(captions: Sequence[tuple[str, ...]], tokenize: Callable[[str], int]) -
     texts = [text for texts in captions for text in texts if len(text) > FEWEST_CHARACTERS]
     if count := sum(tokenize(text) > CLIP_TOKENS for text in texts):
         yield (
-            f"{count} captions of the first {len(captions)} pictures are longer than CLIP's {CLIP_TOKENS} tokens; what "
-            "is beyond is not trained on, as in the official recipe."
+            f"{count} captions of the first {len(captions)} pictures are longer than CLIP's {CLIP_TOKENS} tokens; the "
+            "rest of them is cut off, as in the official recipe."
         )
 
 

@@ -25,7 +25,7 @@ def noise_schedule(scheduler: Any) -> Any:
     made = DDPMScheduler.from_config(scheduler.config)
     if made.config.prediction_type not in PREDICTIONS:
         raise IncompatibleModelError(
-            f"The model must predict {' or '.join(PREDICTIONS)}, this one predicts {made.config.prediction_type}."
+            f"The model must predict {' or '.join(PREDICTIONS)}; this one predicts {made.config.prediction_type}."
         )
     return made
 

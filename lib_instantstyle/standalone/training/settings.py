@@ -68,7 +68,7 @@ class Settings:
             raise InstantStyleError("drop_image, drop_text and drop_both must not exceed 1 together.", "drop_image")
         if self.random_crop and self.cache:
             raise InstantStyleError(
-                "A random crop makes a new picture each time, so nothing can be encoded once. Add --no-cache.",
+                "A random crop makes a new picture each time, so encoded pictures cannot be cached. Add --no-cache.",
                 "random_crop",
             )
 

@@ -38,7 +38,8 @@ def find_shards(data: Path) -> list[Path]:
         found = _shards(files)
         if found and (picture := next((path for path in files if path.suffix.lower() in SUFFIXES), None)):
             raise InstantStyleError(
-                f"{data} holds shards like {found[0].name} and pictures like {picture.name}. Give a folder of either.",
+                f"{data} contains both shards like {found[0].name} and pictures like {picture.name}. Use a folder of "
+                "one kind.",
                 "data",
             )
         return found
@@ -50,7 +51,7 @@ def find_shards(data: Path) -> list[Path]:
 def _shards(files: Sequence[Path]) -> list[Path]:
     if unread := next((path for path in files if path.name.lower().endswith(UNREAD)), None):
         raise InstantStyleError(
-            f"{unread} is compressed in a way that Python does not read. Unpack it to a .tar, or compress it as "
+            f"{unread} is compressed in a format that Python cannot read. Unpack it to a .tar, or compress it as "
             ".tar.gz.",
             "data",
         )
@@ -111,7 +112,7 @@ def members(shard: Path) -> Iterator[Member]:
                 found.files[ending] = file.read() if ending in READ else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InstantStyleError(
-            f"{shard} is not a tar file, or is cut short ({error}). Copy it again.", "data"
+            f"{shard} is not a tar file or is truncated ({error}). Copy it again.", "data"
         ) from None
     if found is not None:
         yield found
@@ -132,8 +133,8 @@ class ShardSamples:
         """Raises InstantStyleError when there are fewer shards than processes."""
         if len(shards) < processes:
             raise InstantStyleError(
-                f"Each process reads shards of its own: {processes} processes need as many, there are {len(shards)}. "
-                "Cut the data into more shards.",
+                f"Each process reads its own shards, so {processes} processes need at least {processes}; there are "
+                f"{len(shards)}. Split the data into more shards.",
                 "data",
             )
         self._shards, self._seed, self._process, self._processes = list(shards), seed, process, processes

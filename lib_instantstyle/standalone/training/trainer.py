@@ -192,7 +192,7 @@ class Run:
         starts = self.accelerator.gather(torch.tensor([self.start], device=self.accelerator.device)).tolist()
         if len(set(starts)) > 1:
             raise InstantStyleError(
-                f"All processes must go on from the same checkpoint; they found steps {starts}. "
+                f"All processes must continue from the same checkpoint; they found steps {starts}. "
                 "Share --out among the machines, or copy its checkpoints to each.",
                 "out",
             )

@@ -78,7 +78,7 @@ class ForgeHost(WebUIHost):
         if "apply_model" not in vars(checkpoint().forge_objects.unet.model):  # nobody has put a wrapper there
             return None
         return (
-            "The UNet is compiled (torch.compile), and the compiled one left the style out. Switch the compiling off."
+            "The UNet is compiled (torch.compile), and the compiled version left the style out. Switch compiling off."
         )
 
     @contextmanager

@@ -15,7 +15,7 @@ OVERSHOT = -0.02  # below this cosine more was taken than there was
 def meter_html(meter: Meter) -> str:
     """The bars of all phrases, and what the method *auto* would do; empty when nothing is to be removed."""
     if not meter.phrases:
-        return _note("Nothing is removed yet. Tick words above, or write them into the field.")
+        return _note("Nothing is removed yet. Tick words above, or type them into the field.")
     full = max(FULL, *(abs(x) for leak in meter.phrases for x in (leak.before, leak.after)))
     rows = "".join(_row(leak, full) for leak in meter.phrases)
     return f'<div class="instantstyle-meter">{rows}</div>{_advice(meter)}'

@@ -62,7 +62,7 @@ def lost_target(limit: int, pictures: PictureStore) -> Target:
 
     def paste(params: Mapping[str, Any]) -> Any:
         lost = "; ".join(_lost(units_in(params), limit, pictures))
-        return gr.update(visible=bool(lost), value=status_html([f"Not brought back: {lost}."] if lost else []))
+        return gr.update(visible=bool(lost), value=status_html([f"Not restored: {lost}."] if lost else []))
 
     return Target(LOST, paste)
 
@@ -70,15 +70,15 @@ def lost_target(limit: int, pictures: PictureStore) -> Target:
 def _lost(units: Mapping[int, Mapping[str, Any]], limit: int, pictures: PictureStore) -> Iterator[str]:
     for number, fields in units.items():
         if number > limit:
-            yield f"reference {number} (Settings → InstantStyle has the number of references)"
+            yield f"reference {number} (raise the number of references in Settings → InstantStyle)"
             continue
         for name in ("image", *ONE_PICTURE):
             hashes, what = fields.get(name, ()), f"{FIELDS[name].label.lower()} {number}"
             kept = hashes[:1] if name in ONE_PICTURE else hashes
             if len(hashes) > len(kept):
-                yield f"{what}: the panel takes one of {len(hashes)}"
+                yield f"{what}: the panel takes only one of {len(hashes)}"
             if gone := [one for one in kept if not pictures.path(one)]:
-                yield f"{what}: {len(gone)} of {len(kept)} not used on this machine before"
+                yield f"{what}: {len(gone)} of {len(kept)} not kept on this machine"
 
 
 def _component_value(name: str, fields: dict[str, Any], pictures: PictureStore) -> Any:

@@ -89,7 +89,7 @@ class UnitTab:
                 file_count="multiple",
                 file_types=["image"],
                 type="binary",
-                label="Read together with the one above as one style",
+                label="Combined with the picture above into one style",
                 elem_id=self._id("more_pictures"),
             )
             self._add("more_pictures", files)
@@ -183,7 +183,7 @@ class UnitTab:
             choices = self._adapters()
             adapter = gr.Dropdown(**self._common("adapter"), choices=choices, value=AUTO_ADAPTER)
             self._add("adapter", adapter)
-            refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Look for adapters again")
+            refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Refresh the list of adapters")
         refresh.click(fn=lambda: gr.update(choices=self._adapters()), outputs=[adapter], queue=False)
 
 
@@ -195,4 +195,4 @@ def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
 
 
 def _blocks_example() -> str:
-    return f"One a line, for example\n{PRESETS['style'].weighted[0]}: 1.0\n{PRESETS['layout'].weighted[0]}: 0.4"
+    return f"One per line, for example\n{PRESETS['style'].weighted[0]}: 1.0\n{PRESETS['layout'].weighted[0]}: 0.4"

@@ -37,7 +37,7 @@ def test_nothing_but_empty_prompts_is_said(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text(" \n")
     (found,) = told(tmp_path)
-    assert "empty prompts only" in found
+    assert "only empty prompts" in found
 
 
 def test_of_shards_the_first_samples_are_looked_at(tmp_path: Path) -> None:
@@ -71,5 +71,5 @@ def test_the_command_warns_aloud_and_for_machines(
     given = settings(data=tmp_path / "data", steps=1, batch=1)
     assert main([*command(given)[2:], "--json"]) == OK
     (found,) = json.loads(capsys.readouterr().out)["warnings"]
-    assert "empty prompts only" in found
+    assert "only empty prompts" in found
     assert found in caplog.text

@@ -239,7 +239,7 @@ def test_bad_pictures_are_told_and_the_others_train(settings: SettingsMaker, tmp
         ({"random_crop": True}, "--no-cache"),
         ({"precision": "fp16"}, "needs a GPU"),
         ({"data": Path("nowhere")}, "there is no nowhere"),
-        ({"data": Path(), "out": Path("run")}, "must not lie inside"),
+        ({"data": Path(), "out": Path("run")}, "must not be inside"),
         ({"encoder": Path("nowhere")}, "--encoder must name one"),
         ({"init": Path("nowhere.safetensors")}, "There is no file nowhere"),
         ({"base": "nowhere"}, "no file or folder nowhere"),
