@@ -159,7 +159,7 @@ def partial(folder: Path) -> Path:
 
 
 def test_what_has_arrived_is_kept_and_said_to_be(address: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="are kept"):
+    with pytest.raises(DownloadError, match="have been kept"):
         fetch(download(f"{address}/cut"), tmp_path, ignore)
     assert list(tmp_path.iterdir()) == [partial(tmp_path)]
     assert CONTENT.startswith(partial(tmp_path).read_bytes())
