@@ -262,7 +262,7 @@ def test_text_encoder_of_a_checkpoint_that_gives_no_numbers_is_refused(
     session: StyleSession, host: TinyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "checkpoint_text_embeds", lambda texts: torch.full((len(texts), POOLED), torch.nan))
-    with pytest.raises(IncompatibleModelError, match="not numbers"):
+    with pytest.raises(IncompatibleModelError, match="NaN or infinite"):
         attach(session, unit(content_prompt="a rabbit"))
 
 
