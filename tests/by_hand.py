@@ -50,10 +50,10 @@ class World:
     @torch.no_grad()
     def embeds_of(self, *images: Image.Image) -> Tensor:
         """(n, width) of pictures."""
-        return self.encoder(torch.cat(list(map(_pixels_of, images)))).image_embeds
+        return self.encoder(torch.cat(list(map(pixels_of, images)))).image_embeds
 
     def _pixels(self, seed: int) -> Tensor:
-        return _pixels_of(picture(seed))
+        return pixels_of(picture(seed))
 
     def tokens(self, embeds: Tensor) -> Tensor:
         """LayerNorm(Linear(e)) of the adapter `base`, four tokens for each row."""
@@ -66,5 +66,5 @@ class World:
         return tokens @ self.adapters["base"][f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"].T
 
 
-def _pixels_of(image: Image.Image) -> Tensor:
+def pixels_of(image: Image.Image) -> Tensor:
     return image_processor(32)(images=image, return_tensors="pt").pixel_values

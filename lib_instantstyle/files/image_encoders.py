@@ -145,9 +145,14 @@ class ImageEncoder:
         self._model = _load(info).to(device, dtype)
 
     @torch.no_grad()
-    def encode(self, image: Image.Image, feature: Feature, crop: str = CENTER) -> Tensor:
-        """An RGB picture → (1, width) pooled or (1, tokens, width) hidden, float32 on the CPU; of tiles their mean."""
-        found = self._run(preprocess(image, self.info.config["image_size"], crop), feature)
+    def encode(
+        self, image: Image.Image, feature: Feature, crop: str = CENTER, counts: Image.Image | None = None
+    ) -> Tensor:
+        """An RGB picture → (1, width) pooled or (1, tokens, width) hidden, float32 on the CPU; of tiles their mean.
+
+        Where the mask `counts` is black, the picture is not seen.
+        """
+        found = self._run(preprocess(image, self.info.config["image_size"], crop, counts), feature)
         return found if len(found) == 1 else found.mean(0, keepdim=True)
 
     @torch.no_grad()

@@ -22,9 +22,20 @@ MOST_TILES = 6
 LONGEST = 64  # short sides; what lies farther out on a long side is cut off before a picture is resized
 
 
-def preprocess(image: Image.Image, size: int, crop: str = CENTER) -> Tensor:
-    """An RGB picture → (pictures, 3, size, size) pixels: one, or several of tiles; 0..1, CLIP mean and deviation."""
-    return torch.cat([_normal(one) for one in fitted(image, size, crop)])
+def preprocess(image: Image.Image, size: int, crop: str = CENTER, counts: Image.Image | None = None) -> Tensor:
+    """An RGB picture → (pictures, 3, size, size) pixels: one, or several of tiles; 0..1, CLIP mean and deviation.
+
+    Where `counts`, a mask of any size laid over the picture, is black, there is mid-grey: zeros after normalisation.
+    """
+    pixels = torch.cat([_normal(one) for one in fitted(image, size, crop)])
+    return pixels if counts is None else pixels * _factors(counts.convert("L").resize(image.size), size, crop)
+
+
+def _factors(mask: Image.Image, size: int, crop: str) -> Tensor:
+    """How much each pixel counts: (pictures, 1, size, size)."""
+    return torch.stack([torch.from_numpy(np.array(one, np.float32) / 255.0) for one in fitted(mask, size, crop)])[
+        :, None
+    ]
 
 
 def fitted(image: Image.Image, size: int, crop: str) -> list[Image.Image]:
@@ -76,7 +87,7 @@ def _padded(image: Image.Image, size: int) -> Image.Image:
     """Long side to `size`, in the middle of a grey square."""
     longest = max(image.size)
     width, height = (max(round(size * side / longest), 1) for side in image.size)
-    square = Image.new("RGB", (size, size), GREY)
+    square = Image.new(image.mode, (size, size), GREY if image.mode == "RGB" else 0)
     square.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
     return square
 
@@ -84,11 +95,10 @@ def _padded(image: Image.Image, size: int) -> Image.Image:
 def _without_far_ends(image: Image.Image, anchor: tuple[float, float]) -> Image.Image:
     """The part of a strip at the anchor: enlarged whole, a long strip would fill the memory."""
     reach = LONGEST * min(image.size)
-    before = [int(max(side - reach, 0) * at) for side, at in zip(image.size, anchor)]
-    after = [int(max(side - reach, 0) * (1 - at)) for side, at in zip(image.size, anchor)]
-    if not any(before + after):
-        return image
-    return image.crop((*before, image.width - after[0], image.height - after[1]))
+    left, top = (int(max(side - reach, 0) * at) for side, at in zip(image.size, anchor))
+    right, bottom = (side - int(max(side - reach, 0) * (1 - at)) for side, at in zip(image.size, anchor))
+    whole = (left, top, right, bottom) == (0, 0, *image.size)
+    return image if whole else image.crop((left, top, right, bottom))
 
 
 def _normal(image: Image.Image) -> Tensor:

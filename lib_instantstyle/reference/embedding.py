@@ -181,6 +181,6 @@ def _in_batches(encode: Encode, texts: Sequence[str], done: Done) -> Tensor:
 
 def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[View | None, Feature]]) -> dict[str, Tensor]:
     return {
-        key: encoder.encode(view.image, feature, view.crop) if view else encoder.encode_grey(feature)
+        key: encoder.encode(view.image, feature, view.crop, view.counts) if view else encoder.encode_grey(feature)
         for key, (view, feature) in missing.items()
     }

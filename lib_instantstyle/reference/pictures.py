@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,6 +20,8 @@ from PIL import Image, ImageOps
 
 from ..units.errors import PictureError
 from ..units.fields import shown
+
+Flat = Callable[[Image.Image], Image.Image]
 
 MAX_PIXELS = 100_000_000  # of one picture, 10,000 × 10,000; more is a decompression bomb rather than a reference
 MARK = 64  # characters among which a data URL says that it is one
@@ -33,10 +35,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heif", ".heic", ".gif",
 class Picture:
     """A reference picture, upright and in RGB. Known by its hash, it can let go of its pixels and read them anew."""
 
-    def __init__(self, source: str | Image.Image) -> None:
-        """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
-        self._source = source
-        self._image: Image.Image | None = _upright(_opened(source))
+    def __init__(self, source: str | Image.Image, flat: Flat | None = None) -> None:
+        """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read.
+
+        `flat` makes an upright picture RGB; `flatten` if not given.
+        """
+        self._source, self._flat = source, flat or flatten
+        self._image: Image.Image | None = _upright(_opened(source), self._flat)
         self.size: tuple[int, int] = self._image.size
         self.hash = content_hash(self._image)  # 32 hex digits of the SHA-256 over size and RGB pixels
 
@@ -44,7 +49,7 @@ class Picture:
     def image(self) -> Image.Image:
         """The pixels. Raises PictureError when they were let go and the source, a PIL image, was closed since."""
         if self._image is None:
-            self._image = _upright(_opened(self._source))
+            self._image = _upright(_opened(self._source), self._flat)
         return self._image
 
     def let_go(self) -> None:
@@ -55,6 +60,14 @@ class Picture:
 def read_picture(source: str | Image.Image) -> Picture:
     """A picture from base64 text, a data URL or a PIL image. Raises PictureError when it cannot be read."""
     return Picture(source)
+
+
+def read_mask(source: str | Image.Image) -> Picture:
+    """A mask, from the same: greys in RGB, white where it lets through. Raises PictureError when it is all black."""
+    mask = Picture(source, as_mask)
+    if mask.image.getextrema()[0][1] == 0:
+        raise PictureError("The mask is black all over, so that nothing would be left. Paint something white.", "mask")
+    return mask
 
 
 def _opened(source: str | Image.Image) -> Image.Image:
@@ -75,7 +88,7 @@ def read_kept(path: Path) -> Image.Image:
     return _upright(_open(data, ("PNG",)))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, flat: Flat | None = None) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(
             f"A reference picture may have at most {MAX_PIXELS // 1_000_000} megapixels; "
@@ -83,7 +96,7 @@ def _upright(image: Image.Image) -> Image.Image:
             "image",
         )
     try:
-        return flatten(ImageOps.exif_transpose(image) or image)
+        return (flat or flatten)(ImageOps.exif_transpose(image) or image)
     except Exception as error:  # a broken file makes its reader raise whatever it likes
         why = str(error)[:200] or type(error).__name__
         raise PictureError(f"The picture is damaged ({why}). Save it again, as PNG or JPEG.", "image") from None
@@ -147,6 +160,16 @@ def flatten(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def as_mask(image: Image.Image) -> Image.Image:
+    """The first frame's opacity where it has transparent places, else its brightness, as an RGB picture of greys."""
+    image.seek(0)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        opacity = image.convert("RGBA").getchannel("A")
+        if opacity.getextrema()[0] < 255:
+            return Image.merge("RGB", [opacity] * 3)
+    return Image.merge("RGB", [flatten(image).convert("L")] * 3)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -14,9 +14,9 @@ from ..files.image_encoders import EncoderInfo, Feature
 from ..files.text_towers import TextTowerInfo
 from ..units.blocks import Layer
 from ..units.errors import PictureError, UnitError, placed
-from ..units.unit import PICTURE_FIELDS, StyleUnit
+from ..units.unit import MASK_FIELDS, PICTURE_FIELDS, StyleUnit
 from .host import Host
-from .pictures import Picture, read_picture
+from .pictures import Picture, read_mask, read_picture
 from .views import View
 
 MAX_UNIT_PIXELS = 400_000_000  # 1.2 GB once decoded: a few kilobytes of a payload may hold a hundred million pixels
@@ -42,11 +42,13 @@ class ReferencePlan:
     @property
     def views(self) -> tuple[View, ...]:
         """The references as the encoder is to see them."""
-        return tuple(View(picture, self.unit.crop) for picture in self.pictures)
+        masks = self.read["image_mask"] or (None,)
+        masks = masks * len(self.pictures) if len(masks) == 1 else masks
+        return tuple(View(picture, self.unit.crop, mask) for picture, mask in zip(self.pictures, masks))
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:
-        """The references, and the pictures to remove and to avoid."""
+        """The references, the pictures to remove and to avoid, and the masks."""
         return tuple(picture for name in PICTURE_FIELDS for picture in self.read[name])
 
     def let_go(self) -> None:
@@ -90,7 +92,7 @@ def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tup
     found: dict[str, list[Picture]] = {one: [] for one in PICTURE_FIELDS}
     pixels = 0
     for field, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
-        picture = _read(source, field, read)
+        picture = _read(source, field, read_mask if field in MASK_FIELDS else read)
         pixels += prod(picture.size)
         if pixels > MAX_UNIT_PIXELS:
             raise PictureError(

@@ -16,13 +16,20 @@ class View:
 
     picture: Picture
     crop: str = CENTER
+    mask: Picture | None = None  # white where the picture counts
 
     @property
     def name(self) -> str:
-        """Changes with whatever is seen: letters and digits; with the centre crop, the picture's own hash."""
-        return self.picture.hash if self.crop == CENTER else f"{self.picture.hash}.{self.crop}"
+        """Changes with whatever is seen; of the whole picture with the centre crop it is the picture's own hash."""
+        crop = "" if self.crop == CENTER else f".{self.crop}"
+        return f"{self.picture.hash}{crop}{f'.{self.mask.hash}' if self.mask else ''}"
 
     @property
     def image(self) -> Image.Image:
         """The picture's pixels."""
         return self.picture.image
+
+    @property
+    def counts(self) -> Image.Image | None:
+        """The mask's pixels."""
+        return self.mask.image if self.mask else None

@@ -49,7 +49,7 @@ class PipelineCalls:
         rows = sample.shape[0]
         calls = getattr(self.pipe, "num_timesteps", None) or len(self._timesteps)  # T2I-Adapter pipelines do not count
         self.call.progress = progress_at(self._step, calls)
-        self.call.begin(rows_of_batch(rows, self.pipe.do_classifier_free_guidance), rows)
+        self.call.begin(rows_of_batch(rows, self.pipe.do_classifier_free_guidance), rows, tuple(sample.shape[-2:]))
         self._step += 1
 
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .key_values import ImageKeyValue, KeyValueStack
+from .regions import Place
 from .rows import LayerRows, ModelCall
 from .sums import StyleSum, style_sum
 
+Wanted = tuple[tuple[bool, ...], tuple[float, ...], Place | None]  # rows, factors of the units, where it lies
 KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one to three
 
 
@@ -71,8 +73,13 @@ class StyledLayer:
             return None
         marks = self.call.cond_rows or ()
         rows = tuple(marks[row] for row in self._rows(len(query)))
+        place = self.call.place(query.shape[1], self.attn2) if self._has_region else None
         self.call.styled += 1
-        return self._sum(rows, factors, query)
+        return self._sum((rows, factors, place), query)
+
+    @property
+    def _has_region(self) -> bool:
+        return any(unit.region for unit in self.units)
 
     def _factors(self) -> tuple[float, ...]:
         """For each unit the factor on its scale in the call in progress; nothing acts in a call that is not ours."""
@@ -119,10 +126,10 @@ class StyledLayer:
             shapes = f"its to_q gave {told}, and its to_out got {tuple(hidden.shape)}."
             self.call.refuse(f"An attention layer was computed in an unexpected way: {shapes}", self.attn2)
 
-    def _sum(self, rows: tuple[bool, ...], factors: tuple[float, ...], query: Tensor) -> KeyValueStack | StyleSum:
-        pattern = (rows, factors, query.dtype, query.device)
+    def _sum(self, wanted: Wanted, query: Tensor) -> KeyValueStack | StyleSum:
+        pattern = (*wanted, query.dtype, query.device)
         if pattern not in self._stacks:
             if len(self._stacks) >= KEPT_STACKS:
                 self._stacks.clear()
-            self._stacks[pattern] = style_sum(self.units, factors, rows, self.attn2.heads, query)
+            self._stacks[pattern] = style_sum(self.units, *wanted, self.attn2.heads, query)
         return self._stacks[pattern]

@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..units.curves import ALWAYS, Curve
 from ..units.schedule import Window
 from .kv_scaling import SCALINGS
+from .regions import Region
 
 WRITE_THROUGH_VIEWS = ("cpu", "cuda")  # on others a product may be written to a copy that nobody sees, as on MPS
 FEW_TOKENS = 32  # of a unit; above, a fused attention is faster (measured on CPUs with 4 to 257 tokens, 1 to 8 units)
@@ -36,6 +37,7 @@ class ImageKeyValue:
     curve: Curve = ALWAYS  # a factor on the scale, from step to step
     scaling: str = "v"  # a name of `kv_scaling.SCALINGS`
     fusion: str = "add"  # see `fusions`
+    region: Region | None = None  # where it acts; None: everywhere
 
     def factor(self, progress: float) -> float:
         """What the scale is multiplied by in the model call at `progress`; 0 where the unit does not act."""

@@ -14,6 +14,8 @@ from typing import NoReturn
 from torch import Tensor, nn
 
 from ..units.errors import InstantStyleError, StyleNotAppliedError
+from .fusions import grid_of
+from .regions import WHOLE, Part, Place
 
 WAY_OUT = "Switch off either the extension that does this or InstantStyle."
 
@@ -43,6 +45,9 @@ class ModelCall:
     due: int = 0  # UNet calls of this pass in which some unit acts
     styled: int = 0  # layer calls of this pass that added style
     fault: InstantStyleError | None = None  # the first thing in this pass that did not add up
+    size: tuple[int, int] | None = None  # height and width of what the UNet is given, in the call in progress
+    whole: tuple[int, int] | None = None  # those of the picture that is drawn, where the host knows; else any size is
+    part: Part = WHOLE  # of the picture that regions are laid over: what this pass draws of it
     _served: dict[nn.Module, int] = field(default_factory=dict)  # rows of layers that are called for parts
 
     def start(self) -> None:
@@ -51,8 +56,9 @@ class ModelCall:
         self.due = self.styled = 0
         self._served.clear()
 
-    def begin(self, marks: Sequence[bool] | None, batch: int) -> None:
+    def begin(self, marks: Sequence[bool] | None, batch: int, size: tuple[int, int] | None = None) -> None:
         """A UNet call with `batch` rows begins. `marks` says which are conditional; over a tiled batch it repeats.
+        `size` is the height and width of each row.
 
         None when the call is not ours. Raises StyleNotAppliedError, as the host wants it, when the call before was not
         completed or the marks do not divide the batch.
@@ -64,7 +70,7 @@ class ModelCall:
             return
         if not marks or batch % len(marks):
             self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something changed the batch.")
-        self.cond_rows = tuple(marks) * (batch // len(marks))
+        self.cond_rows, self.size = tuple(marks) * (batch // len(marks)), size
         self.due += self.is_due(self.progress)
 
     def idle(self) -> None:
@@ -87,6 +93,16 @@ class ModelCall:
                 f"attention. {WAY_OUT}"
             )
 
+    def place(self, positions: int, layer: nn.Module) -> Place:
+        """Where a layer's positions lie in the picture. Raises StyleNotAppliedError when that is not clear."""
+        if self.size is None or self.size != (self.whole or self.size):
+            told = f"The UNet was given {_by(self.size)} of a picture of {_by(self.whole)}"
+            self.refuse(f"{told}, and nothing tells where a region lies in it.")
+        grid = grid_of(positions, self.size)
+        if grid is None:
+            self.refuse(f"An attention layer has {positions} positions, no grid of {_by(self.size)}.", layer)
+        return Place(grid, self.part)
+
     def next_rows(self, layer: nn.Module, count: int) -> range:
         """The rows that a layer called for `count` of them gets: all, or those that follow the part before."""
         total = len(self.cond_rows or ())
@@ -105,6 +121,10 @@ class ModelCall:
         self._served.clear()
         self.fault = _fault(message, layer)
         raise self.as_raised(self.fault)
+
+
+def _by(size: tuple[int, int] | None) -> str:
+    return f"{size[1]}×{size[0]}" if size else "unknown size"
 
 
 def _fault(message: str, layer: nn.Module | None) -> StyleNotAppliedError:

@@ -24,6 +24,7 @@ from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
+from .regions import Region
 from .rows import ModelCall, never
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
@@ -109,9 +110,12 @@ class StyleSession:
         with placed(unit=plan.number):
             key_values = self._key_values(plan)
 
+        unit = plan.unit
+        region = Region.of(plan.read["mask"][0].image) if plan.read["mask"] else None
+
         def acting(layer: Layer, scale: float) -> ImageKeyValue:
-            unit, curve = plan.unit, plan.unit.curve_in(layer.block)
-            return ImageKeyValue(*key_values[layer.index], scale, unit.window, curve, unit.kv_scaling, unit.fusion)
+            when = (unit.window, unit.curve_in(layer.block))
+            return ImageKeyValue(*key_values[layer.index], scale, *when, unit.kv_scaling, unit.fusion, region)
 
         direct = {layer: acting(layer, scale) for layer, scale in plan.scales.items()}
         return direct | {layer: acting(layer, 1.0).pushing(scale) for layer, scale in plan.pushes.items()}

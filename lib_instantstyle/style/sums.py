@@ -10,15 +10,24 @@ from torch import Tensor
 
 from .fusions import term
 from .key_values import ImageKeyValue, KeyValueStack, stack
+from .regions import Place
 
 
 @dataclass(frozen=True)
 class Fused:
-    """One unit whose attention joins the text's in another way than by being added."""
+    """One unit whose attention joins the text's in another way than by being added, or in a region only."""
 
     fusion: str
-    weight: float
-    attention: KeyValueStack  # at scale 1
+    share: Tensor | float  # of the term: (1, positions, 1) in a region
+    attention: KeyValueStack
+
+    def add_to(self, total: Tensor, hidden: Tensor, query: Tensor) -> Tensor:
+        """total + share · term(hidden, S), made anew; all (rows, seq, inner)."""
+        style = self.attention.add_to(torch.zeros_like(hidden), query)
+        added = term(self.fusion, hidden, style)
+        if isinstance(self.share, Tensor):
+            return torch.addcmul(total, added, self.share)
+        return total + self.share * added
 
 
 @dataclass(frozen=True)
@@ -32,23 +41,40 @@ class StyleSum:
         """hidden + Σ_units w · term(hidden, S), made anew; all (rows, seq, inner) and of one dtype."""
         total = hidden if self.added is None else self.added.add_to(hidden, query)
         for unit in self.fused:
-            style = unit.attention.add_to(torch.zeros_like(hidden), query)
-            total = total + unit.weight * term(unit.fusion, hidden, style)
+            total = unit.add_to(total, hidden, query)
         return total
 
 
 def style_sum(
-    units: Sequence[ImageKeyValue], factors: Sequence[float], rows: Sequence[bool], heads: int, like: Tensor
+    units: Sequence[ImageKeyValue],
+    rows: Sequence[bool],
+    factors: Sequence[float],
+    place: Place | None,
+    heads: int,
+    like: Tensor,
 ) -> StyleSum | KeyValueStack:
-    """The units at their scales times `factors`, laid out for `rows` beside `like`; one without factor is left out."""
+    """The units at their scales times `factors`, laid out for `rows` beside `like`; one without factor is left out.
+
+    `place` is where the layer lies, for units with a region.
+    """
     acting = [(unit, factor) for unit, factor in zip(units, factors) if factor]
-    added = [(unit, factor) for unit, factor in acting if unit.fusion == "add"]
+    added = [(unit, factor) for unit, factor in acting if _is_plain(unit)]
     plain = stack([unit for unit, _ in added], rows, heads, like, [factor for _, factor in added]) if added else None
     if plain is not None and len(added) == len(acting):
         return plain
-    fused = (
-        Fused(unit.fusion, unit.scale * factor, stack([replace(unit, scale=1.0)], rows, heads, like))
-        for unit, factor in acting
-        if unit.fusion != "add"
-    )
-    return StyleSum(plain, tuple(fused))
+
+    def fused(unit: ImageKeyValue, factor: float) -> Fused:
+        """Attention that is added carries its scale, as ever; with a fusion it is at scale 1, and the term scaled."""
+        inside = unit.fusion == "add"
+        attention = stack([unit if inside else replace(unit, scale=1.0)], rows, heads, like, [factor if inside else 1])
+        share = 1.0 if inside else unit.scale * factor
+        if unit.region is None or place is None:
+            return Fused(unit.fusion, share, attention)
+        return Fused(unit.fusion, (share * unit.region.on(place)).to(like), attention)
+
+    return StyleSum(plain, tuple(fused(unit, factor) for unit, factor in acting if not _is_plain(unit)))
+
+
+def _is_plain(unit: ImageKeyValue) -> bool:
+    """Whether the unit's attention is simply added, everywhere."""
+    return unit.fusion == "add" and unit.region is None

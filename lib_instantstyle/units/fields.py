@@ -191,6 +191,10 @@ class Pictures:
         return {"oneOf": [one, {"type": "array", "items": one, "minItems": fewest, "maxItems": self.most}]}
 
 
+class Masks(Pictures):
+    """Pictures of which only light and dark count, or opacity where they have some."""
+
+
 def shown(value: object) -> str:
     """`value` as an error message quotes it: short, whatever a client has sent."""
     try:

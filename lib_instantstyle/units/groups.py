@@ -13,7 +13,7 @@ from PIL import Image
 from .block_scales import BlockScales
 from .curves import CONSTANT, Curve, CurveField
 from .errors import UnitError
-from .fields import MAX_PICTURES, Choice, Flag, Number, Numbers, Pictures, Text
+from .fields import MAX_PICTURES, Choice, Flag, Masks, Number, Numbers, Pictures, Text
 from .phrases import MAX_PHRASES, parse_phrases
 from .routing import CUSTOM, LAYOUT_BLOCK, PRESETS
 from .schedule import Window
@@ -59,6 +59,13 @@ class Source:
         "Picture weights",
         "How much each of several pictures counts beside the others: 1, 0.5. All alike if not given.",
     )
+    image_mask: tuple[str | Image.Image, ...] = asked(
+        (),
+        Masks(optional=True),
+        "Part that counts",
+        "White where the reference counts, black where it does not. A picture with transparency counts where it is "
+        "opaque, so a cut-out may be its own mask. One for all pictures, or one for each.",
+    )
     adapter: str = asked(
         AUTO_ADAPTER,
         Text(),
@@ -69,6 +76,9 @@ class Source:
     def check_source(self) -> None:
         if not self.image:
             raise UnitError("A reference needs a picture; none was given.", "image")
+        masks = len(self.image_mask)
+        if masks > 1 and masks != len(self.image):
+            raise UnitError(f"Give one mask, or one for each picture: {len(self.image)}; got {masks}.", "image_mask")
         weights = self.image_weights
         if weights is not None and len(weights) != len(self.image):
             raise UnitError(f"Give a weight for each picture: {len(self.image)}; got {len(weights)}.", "image_weights")
@@ -105,6 +115,13 @@ class Where:
         "above 1. If not given: 1 for style, 0.3 for layout.",
     )
 
+    mask: tuple[str | Image.Image, ...] = asked(
+        (),
+        Masks(most=1, optional=True),
+        "Region",
+        "Where in the result the style acts: a picture laid over it, white where it acts, black where it does not, "
+        "grey in between. One with transparency acts where it is opaque.",
+    )
     fusion: str = asked(
         "add",
         Choice(FUSIONS),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import LABELS, UnitError, placed
-from .fields import Pictures, shown
+from .fields import Masks, Pictures, shown
 from .groups import STRENGTHS, Removal, Source, When, Where
 from .routing import PRESETS
 from .spec import FieldSpec, specs_of
@@ -49,6 +49,7 @@ class StyleUnit(When, Removal, Where, Source):  # a dataclass has the fields of 
 
 FIELDS: dict[str, FieldSpec] = specs_of(StyleUnit)
 PICTURE_FIELDS = tuple(name for name, spec in FIELDS.items() if isinstance(spec.kind, Pictures))
+MASK_FIELDS = tuple(name for name, spec in FIELDS.items() if isinstance(spec.kind, Masks))
 DEFAULTS: dict[str, Any] = {name: getattr(StyleUnit, name) for name in FIELDS}
 LABELS.update({name: spec.label for name, spec in FIELDS.items()})
 

@@ -45,9 +45,16 @@ PANEL_VALUES = (
     "crop",
     "combine",
     "image_weights",
+    "mask",
+    "image_mask",
 )
 
-ONE_PICTURE = ("content_image", "negative_image")  # fields whose control holds one picture or none
+ONE_PICTURE = (
+    "content_image",
+    "negative_image",
+    "mask",
+    "image_mask",
+)  # fields whose control holds one picture or none
 MEANT_FOR_A_PICTURE = ("content_prompt", *ONE_PICTURE, "blocks")  # sliders may have been set long before
 
 

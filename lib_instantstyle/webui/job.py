@@ -30,7 +30,7 @@ from .hosts.folders import keeps_references
 from .hosts.live import live_host
 from .hosts.webui_host import WebUIHost
 from .refusals import InstantStyleRefused, QuietSampler, Refusal
-from .steps import may_be_empty, model_calls
+from .steps import drawn_part, may_be_empty, model_calls
 
 BEGUN = "_instantstyle_begun"  # on a job whose sampling has begun with style
 ENDED_KEY = "InstantStyle ended early"  # in the infotext: why, for clients that see no comments
@@ -136,7 +136,9 @@ class StyleJob:
 
     def _mark(self, params: Any) -> None:
         self._follow_unet()
-        self.session.call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
+        call = self.session.call
+        call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
+        call.whole, call.part = (params.x.shape[-2], params.x.shape[-1]), drawn_part(self.owner)
         if self.session.attached_to is not None:
             self.host.mark_rows(params)
 
@@ -151,10 +153,11 @@ class StyleJob:
             self.tell(f"InstantStyle ended early in this picture: {error}")
             self.owner.extra_generation_params[ENDED_KEY] = str(error)
 
-    def _read_rows(self, marks: Tensor | None, batch: int) -> None:
+    def _read_rows(self, marks: Tensor | None, x: Tensor) -> None:
         self.marked += marks is not None
         self.unmarked += marks is None
-        self.session.call.begin(None if marks is None else [x > 0.5 for x in marks.flatten().tolist()], batch)
+        rows = None if marks is None else [mark > 0.5 for mark in marks.flatten().tolist()]
+        self.session.call.begin(rows, len(x), (x.shape[-2], x.shape[-1]))
 
     def check_applied(self, p: Any) -> None:
         """After sampling: raise StyleNotAppliedError when style that was due did not reach the UNet."""

@@ -149,3 +149,28 @@ def test_a_strip_fills_no_memory(crop: str, size: tuple[int, int]) -> None:
 
 def test_the_schema_offers_what_there_is() -> None:
     assert set(CROPS) == {*ANCHORS, PAD, SQUASH, TILES}
+
+
+CROPS_OF_MASKS = ["center", "left", "right", "squash", "pad", "tiles"]
+
+
+@pytest.mark.parametrize("crop", CROPS_OF_MASKS)
+def test_what_does_not_count_is_nothing_to_the_encoder(crop: str) -> None:
+    """The mask is half as large as the picture, and cut as it is."""
+    image = picture(7, (120, 60))
+    mask = Image.new("L", (60, 30))
+    mask.paste(255, (0, 0, 60, 15))
+    plain, found = preprocess(image, 64, crop), preprocess(image, 64, crop, mask)
+    rows = slice(16, 32) if crop == "pad" else slice(0, 32)
+    inside = torch.zeros(64, dtype=torch.bool).index_fill(0, torch.arange(64)[rows], True)
+    near = torch.zeros(64, dtype=torch.bool).index_fill(0, torch.arange(28, 37), True)  # where bicubic mixes both
+    assert torch.equal(found[..., inside & ~near, :], plain[..., inside & ~near, :])
+    assert found[..., ~inside & ~near, :].abs().max() == 0
+
+
+@pytest.mark.parametrize("crop", CROPS_OF_MASKS)
+def test_a_white_mask_changes_no_bit(crop: str) -> None:
+    image = picture(7, (120, 60))
+    mask = Image.new("L", (9, 5), 255)
+    if crop != "pad":
+        assert torch.equal(preprocess(image, 64, crop, mask), preprocess(image, 64, crop))

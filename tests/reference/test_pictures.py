@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_instantstyle.reference.pictures import MAX_PIXELS, read_picture
+from lib_instantstyle.reference.pictures import MAX_PIXELS, read_mask, read_picture
 from lib_instantstyle.units.errors import PictureError
 
 from ..tiny import encoded, picture
@@ -216,3 +216,36 @@ def test_a_picture_that_let_go_of_its_pixels_reads_the_same_again(source: Image.
     seen.let_go()
     assert seen._image is None
     assert (seen.image.tobytes(), seen.size, seen.hash) == (pixels, size, name)
+
+
+def mask_of(image: Image.Image) -> Image.Image:
+    return read_mask(encoded(image)).image
+
+
+def test_a_mask_is_its_brightness() -> None:
+    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    assert same(mask_of(grey), Image.merge("RGB", [grey] * 3))
+    assert same(mask_of(picture()), Image.merge("RGB", [picture().convert("L")] * 3))
+
+
+def test_a_mask_with_transparency_is_its_opacity() -> None:
+    opacity = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    black = Image.new("RGBA", (16, 16), "black")
+    black.putalpha(opacity)
+    assert same(mask_of(black), Image.merge("RGB", [opacity] * 3))
+    white = Image.new("RGBA", (16, 16), "white")  # opaque: it has none
+    assert mask_of(white).getpixel((3, 3)) == WHITE
+
+
+def test_a_mask_that_was_kept_reads_as_itself() -> None:
+    once = read_mask(picture())
+    assert read_mask(once.image).hash == once.hash
+    pixels = once.image.tobytes()
+    once.let_go()
+    assert once.image.tobytes() == pixels
+
+
+@pytest.mark.parametrize("image", [Image.new("RGB", (4, 4)), Image.new("RGBA", (4, 4), (255, 255, 255, 0))])
+def test_a_mask_that_lets_nothing_through_is_refused(image: Image.Image) -> None:
+    with pytest.raises(PictureError, match="black all over"):
+        read_mask(image)

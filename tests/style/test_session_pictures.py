@@ -15,9 +15,9 @@ from lib_instantstyle.reference.content import project
 from lib_instantstyle.reference.embedding import Embedder
 from lib_instantstyle.reference.removal import read_reference
 from lib_instantstyle.style.session import StyleSession
-from lib_instantstyle.units.errors import UnitError
+from lib_instantstyle.units.errors import InstantStyleError, UnitError
 
-from ..by_hand import CLOSE, World, attach
+from ..by_hand import CLOSE, World, attach, pixels_of
 from ..jobs import unit
 from ..tiny import TinyHost, picture
 
@@ -142,3 +142,66 @@ def test_weights_that_do_not_go_with_the_pictures_are_refused(weights: tuple[flo
     with pytest.raises(UnitError) as refused:
         unit(image=THREE, image_weights=weights).check()
     assert refused.value.field == "image_weights"
+
+
+def masked(by_hand: World, image: Image.Image, mask: Image.Image) -> Tensor:
+    """The encoder on a picture that is mid-grey where the mask, as large as the picture, is black."""
+    (short,) = {min(image.size)}
+    size = tuple(32 * side // short for side in image.size)
+    left, top = ((side - 32) // 2 for side in size)
+    factor = torch.tensor(np.asarray(mask.resize(size, Image.Resampling.BICUBIC), np.float32))[top : top + 32] / 255
+    with torch.no_grad():
+        return by_hand.encoder(pixels_of(image) * factor[:, left : left + 32]).image_embeds
+
+
+ROUND = Image.radial_gradient("L").resize((40, 36))
+
+
+def test_a_part_of_the_reference_counts(session: StyleSession, by_hand: World) -> None:
+    found = attach(session, unit(image_mask=(ROUND,)))
+    expect(found, by_hand, masked(by_hand, picture(), ROUND))
+
+
+def test_each_picture_has_its_own_mask_or_all_have_one(session: StyleSession, by_hand: World) -> None:
+    other = ROUND.transpose(Image.Transpose.ROTATE_90).resize((40, 36)).point(lambda x: 255 - x)
+    found = attach(session, unit(image=THREE[:2], image_mask=(ROUND, other)))
+    expect(found, by_hand, torch.cat([masked(by_hand, THREE[0], ROUND), masked(by_hand, THREE[1], other)]))
+    found = attach(session, unit(image=THREE[:2], image_mask=(ROUND,)))
+    expect(found, by_hand, torch.cat([masked(by_hand, one, ROUND) for one in THREE[:2]]))
+
+
+def test_a_cut_out_is_its_own_mask(session: StyleSession, by_hand: World) -> None:
+    cut = picture().convert("RGBA")
+    cut.putalpha(ROUND)
+    white = Image.alpha_composite(Image.new("RGBA", cut.size, "white"), cut).convert("RGB")
+    expect(attach(session, unit(image=(cut,), image_mask=(cut,))), by_hand, masked(by_hand, white, ROUND))
+
+
+def test_masks_are_described_by_their_hashes_and_let_go(session: StyleSession) -> None:
+    plan = session.plan([unit(image_mask=(ROUND,), mask=(picture(3),))])[0]
+    assert plan.described.image_mask == (plan.read["image_mask"][0].hash,)
+    assert plan.described.mask == (plan.read["mask"][0].hash,)
+    assert len(plan.all_pictures) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"mask": (Image.new("L", (4, 4)),)}, "mask"),
+        ({"image_mask": ("no picture!",)}, "image_mask"),
+        ({"image": THREE, "image_mask": (ROUND, ROUND)}, "image_mask"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused(session: StyleSession, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InstantStyleError) as refused:
+        session.plan([unit(**fields)])
+    assert (refused.value.unit, refused.value.field) == (1, field)
+
+
+def test_a_region_reaches_every_layer_of_its_unit_alone(session: StyleSession) -> None:
+    session.attach(session.plan([unit(mask=(ROUND,), preset="style_precise"), unit()]))
+    for layer in session._layers:
+        first, *others = layer.units
+        assert first.region is not None
+        assert torch.equal(first.region.mask[0, 0], torch.tensor(np.asarray(ROUND, np.float32)) / 255)
+        assert all(one.region is None for one in others)

@@ -20,7 +20,7 @@ from ...files.whole_files import write_whole
 from ...reference.names import encoder_name, fingerprint, tower_name
 from ...reference.pictures import content_hash
 from ...units.errors import TextTowerNotFoundError
-from ...units.unit import StyleUnit
+from ...units.unit import MASK_FIELDS, StyleUnit
 from .. import Job, StandaloneHost
 from ..model_identity import PARTS, described, description_identity, identity
 from ..models import Checkpoint, Model, quiet_libraries
@@ -166,7 +166,8 @@ def told_of(job: Job, unit: StyleUnit) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "at_once"}
     for name in ("init", "control"):
         told[name] = content_hash(told[name]) if told[name] is not None else None
-    return {**told, "units": [unit.to_dict()]}
+    masks = {name: [content_hash(image) for image in getattr(unit, name)] for name in MASK_FIELDS}
+    return {**told, "units": [{**unit.to_dict(), **masks}]}
 
 
 def cell_id(told: Mapping[str, Any], prompt: str, pictures: Sequence[str], shared: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,12 +39,12 @@ class Style:
             return (), error.message
 
 
-def open_picture(path: Path) -> Picture:
+def open_picture(path: Path, read: Callable[[str], Picture] = read_picture) -> Picture:
     """The picture in a file. Raises PictureError naming the file."""
     if not path.expanduser().is_file():
         raise PictureError(f"There is no file {path}. Check the path.")
     try:
-        return read_picture(base64.b64encode(path.expanduser().read_bytes()).decode())
+        return read(base64.b64encode(path.expanduser().read_bytes()).decode())
     except PictureError as error:
         raise PictureError(f"{path}: {error.message}") from None
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...reference.pictures import read_mask
 from ...units.errors import InstantStyleError
 from ...units.unit import FIELDS, StyleUnit
 from ..devices import pick_device, pick_dtype
@@ -39,6 +40,8 @@ UNIT_OPTIONS = (
     ("--combine", "combine", str, "NAME"),
     ("--image-weights", "image_weights", str, "X,X"),
 )
+# Options that fill a field of the unit with the picture in a file: option, field.
+MASK_OPTIONS = (("--mask", "mask"), ("--image-mask", "image_mask"))
 # Options that fill a field of the job, likewise.
 JOB_OPTIONS = (
     ("--negative", "negative", str, "what the picture should not show"),
@@ -67,6 +70,8 @@ def add_to(commands: Any) -> None:
     _add_models(parser)
     for option, name, kind, value in UNIT_OPTIONS:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
+    for option, name in MASK_OPTIONS:
+        parser.add_argument(option, dest=name, type=Path, metavar="FILE", help=help_of_field(name))
     parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
     for option, name, type_, told in JOB_OPTIONS:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
@@ -155,6 +160,9 @@ def _job(options: argparse.Namespace) -> Job:
 def _unit(options: argparse.Namespace, pictures: int) -> StyleUnit:
     """What all cells ask of the style; each puts its own pictures in."""
     fields = {name: getattr(options, name) for _, name, *_ in UNIT_OPTIONS if getattr(options, name) is not None}
+    for _, name in MASK_OPTIONS:
+        if getattr(options, name) is not None:
+            fields[name] = [open_picture(getattr(options, name), read_mask).image]
     if options.block:
         fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
     return StyleUnit.from_dict({"image": [STAND_IN] * pictures, **fields})

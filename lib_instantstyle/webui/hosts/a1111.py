@@ -49,7 +49,7 @@ class A1111Host(WebUIHost):
     def watch_calls(self, read: ReadCall) -> RemovableHandle:
         def instantstyle_read_rows(module: nn.Module, args: tuple[Any, ...]) -> None:
             if len(args) >= 3:  # a bare call only wakes other hooks, as ControlNet does under --medvram
-                read(marks_in(args[2]), len(args[0]))
+                read(marks_in(args[2]), args[0])
 
         return sd_model().model.register_forward_pre_hook(instantstyle_read_rows)
 

@@ -68,7 +68,7 @@ def watch(unet: nn.Module, read: ReadCall) -> RemovableHandle:
     def instantstyle_read_rows(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        read(kwargs.get(ROW_MARK), len(args[0]))
+        read(kwargs.get(ROW_MARK), args[0])
         return args, {name: value for name, value in kwargs.items() if name != ROW_MARK}
 
     return unet.register_forward_pre_hook(instantstyle_read_rows, with_kwargs=True)

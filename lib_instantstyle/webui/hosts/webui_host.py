@@ -22,7 +22,7 @@ from .folders import adapter_folders, configured_folders, encoder_folders, said
 
 ROW_MARK = "instantstyle_rows"  # our key in what travels with the text: 1 for conditional rows, 0 for the others
 
-ReadCall = Callable[[Tensor | None, int], None]  # marks of a call, (rows, 1), or None: nothing tells; its rows
+ReadCall = Callable[[Tensor | None, Tensor], None]  # marks of a call, (rows, 1), or None: nothing tells; its latents
 
 
 class WebUIHost(Host, ABC):
@@ -53,7 +53,7 @@ class WebUIHost(Host, ABC):
     @abstractmethod
     def watch_calls(self, read: ReadCall) -> RemovableHandle:
         """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart, and
-        how many rows it has: of a tiled batch there are several for each mark."""
+        its latents, (rows, channels, height, width): of a tiled batch there are several rows for each mark."""
 
     def shows_errors_of(self, p: Any) -> bool:
         """Whether whoever asked for the job `p` sees what it raises."""

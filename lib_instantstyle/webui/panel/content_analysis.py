@@ -16,7 +16,14 @@ from .leak_meter import busy_html, meter_html, problem_html
 from .picked_words import picked_in, toggled
 from .progress import with_progress
 
-READ = ("image", "more_pictures", "adapter", "content_image", "crop")  # a change of these asks for a new analysis
+READ = (
+    "image",
+    "more_pictures",
+    "adapter",
+    "content_image",
+    "crop",
+    "image_mask",
+)  # a change of these asks for a new analysis
 STEERED = ("content_prompt", "content_scale", "content_method", "content_renorm")  # the meter follows these
 
 WORDS = 18  # to pick from: five or six rows in the panel

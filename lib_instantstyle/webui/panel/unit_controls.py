@@ -58,6 +58,7 @@ class UnitTab:
                 self._routing()
                 self._content()
                 self._timing()
+                self._regions()
                 self._finer()
                 self._adapter()
         self._analysis.wire(self._made)
@@ -150,7 +151,7 @@ class UnitTab:
         )
         with gr.Accordion("More about content: pictures to remove and to avoid", open=False):
             with gr.Row():
-                for name in ONE_PICTURE:
+                for name in ("content_image", "negative_image"):
                     self._picture(name, height=160)
             self._add("content_renorm", gr.Checkbox(**self._common("content_renorm"), value=False))
 
@@ -158,6 +159,13 @@ class UnitTab:
         with gr.Row():
             self._slider("start", step=0.01)
             self._slider("end", step=0.01)
+
+    def _regions(self) -> None:
+        """Pictures laid over the result and over the reference: white counts."""
+        told = "Region: where the style acts, and which part of the reference counts"
+        with gr.Accordion(told, open=False), gr.Row():
+            for name in ("mask", "image_mask"):
+                self._picture(name, height=160)
 
     def _finer(self) -> None:
         """What few pictures need: how the weight changes, where it acts, and how it joins the prompt."""
