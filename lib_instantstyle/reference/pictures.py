@@ -65,7 +65,7 @@ def read_picture(source: str | Image.Image) -> Picture:
 def read_mask(source: str | Image.Image) -> Picture:
     """A mask, from the same: greys in RGB, white where it lets through. Raises PictureError when it is all black."""
     mask = Picture(source, as_mask)
-    if mask.image.getextrema()[0][1] == 0:
+    if not mask.image.getbbox():
         raise PictureError("The mask is black all over, so that nothing would be left. Paint something white.", "mask")
     return mask
 
@@ -167,7 +167,7 @@ def as_mask(image: Image.Image) -> Image.Image:
     image.seek(0)
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         opacity = image.convert("RGBA").getchannel("A")
-        if opacity.getextrema()[0] < 255:
+        if opacity.point(lambda value: 255 - value).getbbox():
             return Image.merge("RGB", [opacity] * 3)
     return Image.merge("RGB", [flatten(image).convert("L")] * 3)
 

@@ -21,13 +21,20 @@ KeyValue = tuple[Tensor, Tensor]  # each (2, tokens, inner), row 0 unconditional
 
 @contextmanager
 def by_formula(
-    web: Any, negative: str = "", scale: float = 1.0, acts: Callable[[], bool] = lambda: True
+    web: Any,
+    negative: str = "",
+    scale: float = 1.0,
+    acts: Callable[[], bool] = lambda: True,
+    share: Tensor | float = 1.0,
 ) -> Iterator[None]:
-    """The style of `seen.unit()` in every call in which it `acts`, without any of our code."""
+    """The style of `seen.unit()` in every call in which it `acts`, without any of our code.
+
+    `share` (1, places, 1): how much of it at each place of the style block's grid.
+    """
     uncond = web.sd_model.get_learned_conditioning([negative])["crossattn"][0, :CHUNK]
     blocks = web.unet.get_submodule(BLOCK).transformer_blocks
     for block, (key, value) in zip(blocks, key_values(World(web.models_path, "ControlNet"))):
-        block.attn2.forward = _styled(block.attn2, (key, scale * value), uncond, acts)
+        block.attn2.forward = _styled(block.attn2, (key, scale * value), uncond, lambda: share if acts() else 0.0)
     try:
         yield
     finally:
@@ -42,15 +49,16 @@ def key_values(world: World) -> list[KeyValue]:
     return [(world.key(tokens, layer), tokens @ weight.T) for layer, weight in zip(LAYERS, to_v)]
 
 
-def _styled(attn2: nn.Module, image: KeyValue, uncond: Tensor, acts: Callable[[], bool]) -> Callable[..., Tensor]:
+def _styled(
+    attn2: nn.Module, image: KeyValue, uncond: Tensor, share: Callable[[], Tensor | float]
+) -> Callable[..., Tensor]:
     heads: int = attn2.heads
 
     def forward(x: Tensor, context: Tensor) -> Tensor:
         rows = [int(not torch.equal(row[:CHUNK], uncond)) for row in context]
         query = attn2.to_q(x)
         total = attend(query, attn2.to_k(context), attn2.to_v(context), heads)
-        if acts():
-            total = total + attend(query, image[0][rows], image[1][rows], heads)
+        total = total + share() * attend(query, image[0][rows], image[1][rows], heads)
         return attn2.to_out(total)
 
     return forward

@@ -9,7 +9,7 @@ import pytest
 
 from lib_instantstyle.units.fields import Number
 from lib_instantstyle.units.unit import FIELDS
-from lib_instantstyle.webui.arguments import PANEL_VALUES
+from lib_instantstyle.webui.arguments import ONE_PICTURE, PANEL_VALUES
 
 from ..tiny import base_adapter, encoded, picture, save_adapter
 from ..tiny.clip import POOLED
@@ -116,7 +116,7 @@ def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111)
         and not getattr(block, "do_not_save_to_config", False)
         and block.get_block_name() in ("slider", "radio", "checkbox", "textbox", "dropdown", "checkboxgroup")
     }
-    changed = {"image", "more_pictures", "adapter", "preset", "content_method", "content_image", "negative_image"}
+    changed = {"image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE}
     assert remembered == {f"unit1_{name}" for name in {*PANEL_VALUES} - changed}
 
 
