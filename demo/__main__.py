@@ -19,17 +19,21 @@ from .setups import add_setup_options, open_setup
 from .show import show
 
 OUT = Path("demo/out")
+QUICK = 3
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n\n")[0])
     made.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where everything goes (default: demo/out)")
+    made.add_argument("--quick", action="store_true", help="three references and three prompts of the world")
     add_setup_options(made, references=12, prompts=6)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if options.quick:
+        options.references = options.prompts = QUICK
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:

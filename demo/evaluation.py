@@ -20,7 +20,7 @@ from lib_instantstyle.units.errors import InstantStyleError
 
 from .scores import Mean, scores
 from .setups import Setup, add_setup_options, open_setup
-from .sheet import Row, sheet
+from .sheet import Row, Section, sheet
 from .sweeps import Point, points
 from .trials import Trial
 
@@ -74,7 +74,7 @@ def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
     """A row for each series, a column for each point along it."""
     series = [list(part) for _, part in groupby(measured, key=lambda one: one.point.series)]
     rows = [Row(part[0].point.series, trial.reference, [one.picture for one in part]) for part in series]
-    return sheet([one.point.at or one.point.series for one in series[0]], rows)
+    return sheet([Section("", [one.point.at or one.point.series for one in series[0]], rows)])
 
 
 def parser() -> argparse.ArgumentParser:

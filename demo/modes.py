@@ -33,4 +33,21 @@ ORIGINAL_REMOVED = Mode("original, content removed", {"preset": "original"}, rem
 STYLE = Mode("style only", {"preset": "style"})
 STYLE_REMOVED = Mode("style, content removed", {"preset": "style"}, removes=True)
 STYLE_AND_LAYOUT = Mode("style + layout", {"preset": "style_and_layout"})
+SUBTRACTED = Mode(
+    "content subtracted", {"preset": "original", "content_method": "subtract", "content_scale": 0.5}, removes=True
+)
+BOTH = Mode(
+    "style block and subtraction",
+    {"preset": "style", "content_method": "subtract", "content_scale": 0.5},
+    removes=True,
+)
+
+
+def weighted(weight: float) -> Mode:
+    """The original adapter at another weight."""
+    return Mode(f"original, weight {weight:g}", {"preset": "original", "weight": weight})
+
+
+# What the demo measures, and what its sheet compares; another method is another entry.
 MODES = (PLAIN, ORIGINAL, ORIGINAL_REMOVED, STYLE, STYLE_REMOVED, STYLE_AND_LAYOUT)
+ABLATION = (PLAIN, *map(weighted, (0.25, 0.5, 0.75, 1.0)), SUBTRACTED, STYLE, BOTH)

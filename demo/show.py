@@ -1,8 +1,7 @@
-"""The demo: every mode on every trial, measured, and a sheet of some."""
+"""The demo: every mode on every trial, measured, and a sheet of the paper's experiments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from .experiments import experiments
 from .modes import MODES, Mode
 from .scores import scores, table
 from .setups import Setup
-from .sheet import Row, sheet
-from .trials import Trial
-
-ROWS = 6  # of the sheet
+from .sheet import sheet
 
 
 @dataclass(frozen=True)
@@ -33,18 +30,10 @@ def show(setup: Setup, out: Path) -> Shown:
     made = {mode.name: _drawn(setup, mode) for mode in MODES}
     told = {name: scores(setup.gauge, setup.trials, pictures) for name, pictures in made.items()}
     path = out / "sheet.png"
-    sheet(list(made), sheet_rows(setup.trials, made)).save(path)
+    sheet(experiments(setup)).save(path)
     numbers = {name: {measure: vars(one) for measure, one in row.items()} for name, row in told.items()}
     return Shown(table(told), {"references": len(setup.trials), "modes": numbers}, (path,))
 
 
 def _drawn(setup: Setup, mode: Mode) -> list[list[Image.Image]]:
     return [setup.draw(trial, mode) for trial in tqdm(setup.trials, desc=f"{mode.name:27}", unit="ref")]
-
-
-def sheet_rows(trials: Sequence[Trial], made: Mapping[str, list[list[Image.Image]]]) -> list[Row]:
-    """One prompt of each of the first references."""
-    return [
-        Row(trial.prompts[0], trial.reference, [pictures[number][0] for pictures in made.values()])
-        for number, trial in enumerate(trials[:ROWS])
-    ]

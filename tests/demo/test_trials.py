@@ -8,7 +8,7 @@ from PIL import Image
 
 from demo.modes import MODES, ORIGINAL, ORIGINAL_REMOVED, PLAIN
 from demo.scores import JudgeGauge, mean, scores, table
-from demo.sheet import CELL, Row, sheet
+from demo.sheet import CELL, Row, Section, sheet
 from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
 from demo.trials import WorldTrial, held_out_trials
 from demo.world.drawing import draw
@@ -81,10 +81,12 @@ def test_the_sheet_shows_every_picture_where_it_belongs() -> None:
     def plain(grey: int) -> Image.Image:
         return Image.new("RGB", (64, 64), (grey,) * 3)
 
-    rows = [Row(f"a {n}", plain(10 * n + 10), [plain(10 * n + 11 + m) for m in range(6)]) for n in range(3)]
-    drawn = np.asarray(sheet([mode.name for mode in MODES], rows).convert("L"))
+    rows = [Row(f"a {n}", plain(10 * n + 10), [plain(10 * n + 11 + m) for m in range(6)]) for n in range(4)]
+    heads = [mode.name for mode in MODES]
+    drawn = np.asarray(sheet([Section("one", heads, rows[:2]), Section("", heads[:3], rows[2:])]).convert("L"))
     for row in rows:
         for picture in (row.reference, *row.made):
+            assert picture is not None
             grey = picture.getpixel((0, 0))[0]
             assert (drawn == grey).sum() >= CELL * CELL
 
@@ -99,3 +101,9 @@ def test_the_judge_knows_what_unseen_pictures_show(held_out: bool) -> None:
     for name in ("subject", "place", "size", "palette", "texture"):
         right = np.mean([getattr(one, name) == getattr(scene, name) for one, scene in zip(said, shown)])
         assert right > 0.93, (name, right)
+
+
+@needs_sheet
+def test_a_place_without_a_picture_stays_empty() -> None:
+    drawn = sheet([Section("", ["one"], [Row("source", None, [Image.new("RGB", (8, 8), (9, 9, 9))])])])
+    assert (np.asarray(drawn.convert("L")) == 9).sum() == CELL * CELL
