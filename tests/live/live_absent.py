@@ -26,8 +26,7 @@ def extension_absent() -> Iterator[None]:
         for name, callbacks in script_callbacks.callback_map.items():
             others = [callback for callback in callbacks if not is_ours(callback.script)]
             stack.enter_context(mock.patch.dict(script_callbacks.callback_map, {name: others}))
-        stack.callback(script_callbacks.ordered_callbacks_map.clear)
-        script_callbacks.ordered_callbacks_map.clear()
+        _forget_the_order(stack)
         yield
 
 
@@ -43,13 +42,24 @@ def scripts_sorted(key: Callable[[str], Any]) -> Iterator[None]:
         for name, callbacks in script_callbacks.callback_map.items():
             ordered = sorted(callbacks, key=lambda callback: key(callback.script))
             stack.enter_context(mock.patch.dict(script_callbacks.callback_map, {name: ordered}))
-        stack.callback(script_callbacks.ordered_callbacks_map.clear)
-        script_callbacks.ordered_callbacks_map.clear()
+        _forget_the_order(stack)
         yield
 
 
 @contextmanager
 def _scripts_are(runner: Any, ordered: list[Any]) -> Iterator[None]:
     """`runner` has these always-on scripts, and no order kept from before."""
-    with mock.patch.object(runner, "alwayson_scripts", ordered), mock.patch.object(runner, "callback_map", {}):
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(runner, "alwayson_scripts", ordered))
+        if hasattr(runner, "callback_map"):  # Forge Classic keeps no order
+            stack.enter_context(mock.patch.object(runner, "callback_map", {}))
         yield
+
+
+def _forget_the_order(stack: ExitStack) -> None:
+    """Have the callbacks put in order anew, now and when `stack` ends."""
+    from modules import script_callbacks
+
+    kept = getattr(script_callbacks, "ordered_callbacks_map", {})  # Forge Classic keeps none
+    stack.callback(kept.clear)
+    kept.clear()

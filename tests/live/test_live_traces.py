@@ -96,6 +96,7 @@ def nested_jobs() -> Iterator[None]:
             do_not_save_samples=True,
             do_not_save_grid=True,
         )
+        inner.scripts = scripts.ScriptRunner()  # an empty one: reForge makes no picture without
         processing.process_images(inner)
         runner.before_process(outer)
         runner.process(outer)
