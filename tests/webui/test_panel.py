@@ -80,7 +80,9 @@ def test_custom_blocks_are_typed_or_picked(web: A1111, page: Any) -> None:
     page.enter("unit1_blocks", "mid_block: 0.5")
     page.enter("unit1_block_picker", "up_blocks.0.attentions.1 = output_blocks.1.1")
     assert page.value("unit1_blocks") == "mid_block: 0.5\nup_blocks.0.attentions.1: 1.0"
-    assert page.value("unit1_block_picker") is None
+    assert page.value("unit1_block_picker") == ""
+    page.enter("unit1_block_picker", "")
+    assert page.value("unit1_blocks") == "mid_block: 0.5\nup_blocks.0.attentions.1: 1.0"
     blocks = {"mid_block": 0.5, "up_blocks.0.attentions.1": 1.0}
     expected = web.generate(unit(adapter="auto", preset="custom", blocks=blocks))
     assert same(generated(web, page).images, expected.images)
@@ -103,6 +105,14 @@ def test_a_control_says_what_the_schema_says(web: A1111, number: int, name: str)
     assert (control["label"], control["webui_tooltip"]) == (spec.label, spec.help)
     if isinstance(spec.kind, Number):
         assert (control["minimum"], control["maximum"]) == (spec.kind.low, spec.kind.high)
+
+
+def test_a_dropdown_in_which_nothing_is_chosen_offers_nothing_first(web: A1111) -> None:
+    """In gradio 4 the page takes the first choice where the value is empty, and sends it."""
+    ours = [block for block in web.demo.blocks.values() if "instantstyle_unit" in str(getattr(block, "elem_id", ""))]
+    empty = [block for block in ours if block.get_block_name() == "dropdown" and not block.value]
+    assert empty
+    assert all(block.get_config()["choices"][0] in (block.value, (block.value, block.value)) for block in empty)
 
 
 def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111) -> None:

@@ -124,10 +124,10 @@ class UnitTab:
 
     def _block_picker(self, blocks: Any) -> None:
         names = [f"{name} = {ldm_name(name)}" for name in SDXL_BLOCKS]
-        picker = gr.Dropdown(label="Add a block", choices=names, value=None, elem_id=self._id("block_picker"))
+        picker = gr.Dropdown(label="Add a block", choices=["", *names], value="", elem_id=self._id("block_picker"))
         picker.do_not_save_to_config = True
         picker.input(
-            fn=lambda text, names: (f"{text.rstrip()}\n{names.split()[0]}: 1.0".lstrip(), None),
+            fn=lambda text, names: (_with_block(text, names), ""),
             inputs=[blocks, picker],
             outputs=[blocks, picker],
             queue=False,
@@ -184,7 +184,8 @@ class UnitTab:
 
     def _curve(self, name: str) -> Any:
         value = write_curve(DEFAULTS[name])
-        return gr.Dropdown(**self._common(name), choices=list(NAMED), value=value, allow_custom_value=True)
+        choices = [*NAMED] if value else ["", *NAMED]  # of an empty value gradio 4 makes the first choice
+        return gr.Dropdown(**self._common(name), choices=choices, value=value, allow_custom_value=True)
 
     def _adapter(self) -> None:
         with gr.Row():
@@ -200,6 +201,11 @@ def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
     preset = PRESETS[chosen]
     shown = (bool(preset.layout_weighted), preset.pushes, chosen == CUSTOM)
     return tuple(gr.update(visible=visible) for visible in shown)
+
+
+def _with_block(text: str, names: str) -> str:
+    """The custom blocks with one more, given by both of its names; as they are for none."""
+    return f"{text.rstrip()}\n{names.split()[0]}: 1.0".lstrip() if names else text
 
 
 def _blocks_example() -> str:
