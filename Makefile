@@ -19,7 +19,8 @@ check: $(VENVS)/current/installed
 test-current: $(VENVS)/current/installed
 	$(VENVS)/current/bin/python -m pytest -q $(PARALLEL)
 
-# The tests on the versions AUTOMATIC1111 1.10.1 ships; they need a Python 3.10.
+# The tests on the versions AUTOMATIC1111 1.10.1 ships; they need a Python 3.10. The demo and the benchmarks, which only
+# ever run on today's releases, are left out.
 PYTHON310 ?= $(shell command -v python3.10 >/dev/null && python3.10 -c '' 2>/dev/null && command -v python3.10 \
 	|| ls $(HOME)/.pyenv/versions/3.10.*/bin/python3.10 2>/dev/null | tail -n 1)
 ifeq ($(PYTHON310),)
@@ -27,7 +28,7 @@ test-webui:
 	@echo "NOT RUN: the tests on the WebUI's own versions need Python 3.10, and none was found (set PYTHON310)."
 else
 test-webui: $(VENVS)/webui/installed
-	$(VENVS)/webui/bin/python -m pytest -q $(PARALLEL)
+	$(VENVS)/webui/bin/python -m pytest -q $(PARALLEL) --ignore tests/demo --ignore tests/benchmarks
 endif
 
 # Against a real WebUI, with its own Python: make live WEBUI_DIR=/path/to/webui WEBUI_PYTHON=/path/to/its/python
