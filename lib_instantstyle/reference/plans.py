@@ -42,7 +42,7 @@ class ReferencePlan:
     @property
     def views(self) -> tuple[View, ...]:
         """The references as the encoder is to see them."""
-        masks = self.read["image_mask"] or (None,)
+        masks: tuple[Picture | None, ...] = self.read["image_mask"] or (None,)
         masks = masks * len(self.pictures) if len(masks) == 1 else masks
         return tuple(View(picture, self.unit.crop, mask) for picture, mask in zip(self.pictures, masks))
 
