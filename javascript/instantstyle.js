@@ -1,4 +1,4 @@
-/* Sugar only; the panel works without it: tabs whose reference holds a picture carry a dot. */
+/* Sugar only; the panel works without it: tabs that hold a picture or a LoRA carry a dot. */
 (function () {
     "use strict";
 
@@ -10,8 +10,8 @@
         const buttons = units.querySelectorAll(":scope > .tab-nav > button");
         const tabs = units.querySelectorAll(":scope > .tabitem");
         tabs.forEach((tab, index) => {
-            const hasPicture = Boolean(tab.querySelector(REFERENCE));
-            buttons[index]?.classList.toggle("instantstyle-filled", hasPicture);
+            const isFilled = tab.querySelector(REFERENCE) || tab.querySelector('[id$="_lora"] input')?.value;
+            buttons[index]?.classList.toggle("instantstyle-filled", Boolean(isFilled));
         });
     }
 

@@ -1,4 +1,4 @@
-"""Adapter, encoder and text tower files: the folders people keep them in, what is there, and which goes with which."""
+"""Adapter, encoder, text tower and LoRA files: the folders people keep them in, what is there, what goes together."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..units.groups import AUTO_ADAPTER
 from .adapters import AdapterInfo, inspect_adapter
 from .downloads import DOWNLOADS, Download
 from .image_encoders import EncoderInfo, Feature, inspect_encoder
+from .lora_shelf import LoraShelf
 from .shelf import Info, Shelf, is_there
 from .text_towers import TextTowerInfo, inspect_text_tower
 
@@ -26,12 +27,13 @@ MOST_NAMED = 3  # unusable files that are named where a usable one is missing
 
 @dataclass
 class ModelFiles:
-    """All installed adapters, encoders and text towers; the latter two in the same folders, often in one file."""
+    """All installed adapters, encoders, text towers and LoRAs; encoders and towers are often in one file."""
 
     adapter_folders: Callable[[], Sequence[Path]]
     encoder_folders: Callable[[], Sequence[Path]]
     configured: Callable[[], Mapping[Path, str]] = dict  # folders that somebody named, and where they did
     said: Callable[[Path], str] = str  # how a message names a folder; answers to the outside tell no whole paths
+    lora_folders: Callable[[], Sequence[Path]] = list
 
     def __post_init__(self) -> None:
         self.adapters: Shelf[AdapterInfo] = Shelf(self.adapter_folders, "to_k_ip", inspect_adapter, "name")
@@ -39,6 +41,7 @@ class ModelFiles:
         self.text_towers: Shelf[TextTowerInfo] = Shelf(
             self.encoder_folders, "token_embedding", inspect_text_tower, "path"
         )
+        self.loras = LoraShelf(self.lora_folders)
 
     def adapter(self, name: str) -> AdapterInfo:
         """The adapter of that name. Raises AdapterNotFoundError, or the CheckpointError that says why it is refused."""

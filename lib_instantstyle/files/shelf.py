@@ -37,7 +37,7 @@ class Shelf(Generic[Info]):
     """The files of one kind in some folders. Each file is inspected once and again only when it changes."""
 
     folders: Callable[[], Sequence[Path]]  # most important first; a file stands for itself
-    sign: str  # a word that every file of the kind has in its table of names
+    sign: str  # a word that every file of the kind has in its table of names; "": there is none
     inspect: Callable[[Path], Info]
     told_apart_by: str  # "name" where files are asked for by name, else "path": half the encoders are called model
     _known: dict[Path, tuple[Stamps, Info | CheckpointError | None]] = field(default_factory=dict)
@@ -57,19 +57,20 @@ class Shelf(Generic[Info]):
 
     def named(self, name: str) -> Info | CheckpointError | None:
         """The file of that name (with or without ending): what it is, or why it is refused, or None."""
-        found = [self._entry(path) for path in self._paths() if name in (path.stem, path.name)]
+        found = [self._entry(path) for path in self.paths() if name in (path.stem, path.name)]
         known = [entry for entry in found if entry is not None]
         return next((entry for entry in known if not isinstance(entry, CheckpointError)), known[0] if known else None)
 
-    def _entries(self) -> Iterator[Info | CheckpointError]:
-        for path in self._paths():
-            if (entry := self._entry(path)) is not None:
-                yield entry
-
-    def _paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[Path]:
+        """The files that may be of the kind, by folder; none is opened."""
         for folder in self.folders():
             inside = [folder] if is_file(folder) else _files_below(folder)
             yield from sorted(filter(may_hold_tensors, inside), key=_safetensors_first)
+
+    def _entries(self) -> Iterator[Info | CheckpointError]:
+        for path in self.paths():
+            if (entry := self._entry(path)) is not None:
+                yield entry
 
     def _entry(self, path: Path) -> Info | CheckpointError | None:
         if not is_file(path):  # nor a pipe, which would be waited for without end

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo
-from ..units.errors import TextTowerNotFoundError
+from ..units.errors import TextTowerNotFoundError, UnitError
+from ..units.methods import ADAPTER
 from ..units.phrases import plain_prompt
 from ..units.unit import StyleUnit
 from .content import cosines
@@ -183,6 +184,8 @@ class Analyst:
         return self._reference(self._plan(whole))
 
     def _plan(self, unit: StyleUnit) -> ReferencePlan:
+        if unit.method != ADAPTER:
+            raise UnitError("must be adapter: only what an adapter reads of a picture can be looked at.", "method")
         return plan_reference(self._host, unit, self._host.files.adapter(unit.adapter), self._picture)
 
     def _reference(self, plan: ReferencePlan) -> Reference:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ..files.adapters import AdapterInfo
 from ..files.image_encoders import EncoderInfo, Feature
+from ..files.loras import Lora, LoraInfo, Target
 from ..files.text_towers import TextTowerInfo
 from ..units.blocks import Layer
 from ..units.errors import PictureError, UnitError, placed
@@ -77,6 +79,44 @@ class UnitPlan(ReferencePlan):
     pushes: dict[Layer, float]  # layers in which guidance pushes away, likewise
 
 
+@dataclass(frozen=True, eq=False)
+class LoraPlan:
+    """A unit whose style comes from a LoRA, found and checked. Its pairs are read with the first sampling pass."""
+
+    unit: StyleUnit
+    lora: LoraInfo
+    number: int  # counted from 1
+    scales: dict[Target, float]  # of the pairs that act, without zeros
+    _read: dict[Target, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """None: the style is in the file."""
+        return ()
+
+    def pairs(self) -> Mapping[Target, tuple[Tensor, Tensor]]:
+        """down (rank, in) and up (out, rank) of what acts, float32; kept for the passes that follow.
+
+        Raises CheckpointError.
+        """
+        if not self._read:
+            file = Lora(self.lora)
+            self._read.update({target: file.read(target) for target in self.scales})
+        return self._read
+
+    def let_go(self) -> None:
+        """Forget what was read."""
+        self._read.clear()
+
+    @property
+    def described(self) -> StyleUnit:
+        """The unit with the LoRA as its file is called."""
+        return replace(self.unit, lora=self.lora.name)
+
+
+Plan = UnitPlan | LoraPlan
+
+
 def plan_reference(host: Host, unit: StyleUnit, adapter: AdapterInfo, read: Reader = read_picture) -> ReferencePlan:
     """All that reading a unit's reference by `adapter` takes, whatever UNet is loaded; routing, weights and window do
     not matter.
@@ -91,16 +131,16 @@ def read_pictures(unit: StyleUnit, read: Reader = read_picture) -> dict[str, tup
     """A unit's pictures by the names of their fields. Raises PictureError naming the field."""
     found: dict[str, list[Picture]] = {one: [] for one in PICTURE_FIELDS}
     pixels = 0
-    for field, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
-        picture = _read(source, field, read_mask if field in MASK_FIELDS else read)
+    for name, source in [(one, source) for one in PICTURE_FIELDS for source in getattr(unit, one)]:
+        picture = _read(source, name, read_mask if name in MASK_FIELDS else read)
         pixels += prod(picture.size)
         if pixels > MAX_UNIT_PIXELS:
             raise PictureError(
                 f"All pictures of a reference together may have at most {MAX_UNIT_PIXELS // 1_000_000} megapixels; "
                 "these have more. Make them smaller, or use fewer.",
-                field,
+                name,
             )
-        found[field].append(picture)
+        found[name].append(picture)
     return {one: tuple(pictures) for one, pictures in found.items()}
 
 
@@ -120,7 +160,7 @@ def content_tower(host: Host, unit: StyleUnit, encoder: EncoderInfo) -> TextTowe
         return host.text_tower(encoder)
 
 
-def check_windows(plans: Sequence[UnitPlan], passes: Sequence[int]) -> None:
+def check_windows(plans: Sequence[Plan], passes: Sequence[int]) -> None:
     """Raise UnitError when a unit acts in no model call of any sampling pass.
 
     `passes`: the model calls of each; the second is the hires pass.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo, Tokenizer
-from ..reference.plans import UnitPlan, check_windows
+from ..reference.plans import Plan, check_windows
 from ..style.session import StyleSession
 from ..units.errors import IncompatibleModelError, InstantStyleError, placed
 from ..units.unit import StyleUnit
@@ -39,9 +39,15 @@ class StandaloneHost(FilesHost):
     """Implements reference.host.Host on a diffusers SDXL pipeline. One job at a time."""
 
     def __init__(
-        self, pipe: Any, adapters: Paths, encoders: Paths, *, controlnet: Any = None, cache: Path | None = None
+        self,
+        pipe: Any,
+        adapters: Paths = (),
+        encoders: Paths = (),
+        *,
+        controlnet: Any = None,
+        cache: Path | None = None,
     ) -> None:
-        """`pipe`: any SDXL pipeline of diffusers, on its device; adapters and encoders: files or folders."""
+        """`pipe`: any SDXL pipeline of diffusers, on its device. Adapters and LoRAs, and encoders: files or folders."""
         check_pipeline(pipe)
         super().__init__(adapters, encoders, cache)
         self.pipe = pipe
@@ -53,8 +59,8 @@ class StandaloneHost(FilesHost):
     def open(
         cls,
         model: Model,
-        adapters: Paths,
-        encoders: Paths,
+        adapters: Paths = (),
+        encoders: Paths = (),
         *,
         controlnet: str | Path | None = None,
         device: str | None = None,
@@ -62,7 +68,8 @@ class StandaloneHost(FilesHost):
     ) -> StandaloneHost:
         """A host on a checkpoint file, a diffusers folder or a Hub id; the network is asked for a Hub id only.
 
-        Raises InstantStyleError with the reason when something is missing or unfit; files are looked at first.
+        `adapters`: IP-Adapters, and LoRAs for the method lora. Raises InstantStyleError with the reason when something
+        is missing or unfit; files are looked at first.
         """
         NamedFiles(adapters, encoders)
         check_channels(model)
@@ -122,7 +129,7 @@ class StandaloneHost(FilesHost):
             yield pipe or self.pipe
 
     @contextmanager
-    def _attached(self, plans: Sequence[UnitPlan], pipe: Any) -> Iterator[None]:
+    def _attached(self, plans: Sequence[Plan], pipe: Any) -> Iterator[None]:
         self._check_free(pipe)
         calls = PipelineCalls(pipe, self.session.call)
         try:
@@ -150,7 +157,7 @@ class StandaloneHost(FilesHost):
             self._variants[name] = variant_of(self.pipe, name, self.controlnet if job.control is not None else None)
         return self._variants[name]
 
-    def plan(self, job: Job) -> tuple[UnitPlan, ...]:
+    def plan(self, job: Job) -> tuple[Plan, ...]:
         """Check a job whole, without making a picture. Raises InstantStyleError."""
         job.check()
         check_kind(job, self.controlnet is not None)
@@ -158,7 +165,7 @@ class StandaloneHost(FilesHost):
         check_windows(plans, [job.model_calls(self.pipe.scheduler.order)])
         return plans
 
-    def _planned(self, units: Sequence[StyleUnit]) -> tuple[UnitPlan, ...]:
+    def _planned(self, units: Sequence[StyleUnit]) -> tuple[Plan, ...]:
         if tokenize := self.tokenizer():
             for number, unit in enumerate(units, 1):
                 with placed(unit=number):

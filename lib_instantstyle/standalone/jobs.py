@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from .. import __version__
-from ..reference.plans import UnitPlan
+from ..reference.plans import Plan
 from ..units.errors import InstantStyleError, UnitError
 from ..units.infotext import VERSION_KEY, to_infotext, unit_key
 from ..units.unit import StyleUnit
@@ -128,7 +128,7 @@ def check_kind(job: Job, has_controlnet: bool) -> None:
         raise InstantStyleError("A control picture needs a ControlNet; none was opened. Name one with --controlnet.")
 
 
-def infotext(job: Job, plans: Sequence[UnitPlan], seed: int, size: tuple[int, int]) -> str:
+def infotext(job: Job, plans: Sequence[Plan], seed: int, size: tuple[int, int]) -> str:
     """The `parameters` of a picture in the WebUI's form, so that its PNG Info reads it."""
     params: dict[str, object] = {
         "Steps": job.steps,

@@ -1,4 +1,4 @@
-"""Adapter and encoder files as they are named on a command line: single files, or folders to look through."""
+"""Adapter, LoRA and encoder files as they are named on a command line: single files, or folders to look through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..files.adapters import inspect_adapter
 from ..files.downloads import DOWNLOADS
 from ..files.image_encoders import EncoderInfo, Feature, inspect_encoder
 from ..files.installed import ModelFiles, encoder_download
-from ..units.errors import AdapterNotFoundError, EncoderNotFoundError
+from ..files.loras import inspect_lora
+from ..units.errors import AdapterNotFoundError, CheckpointError, EncoderNotFoundError
 
 
 def default_cache() -> Path:
@@ -23,15 +24,18 @@ class NamedFiles(ModelFiles):
     """The files and folders somebody named. A file is inspected at once, a folder when it is asked."""
 
     def __init__(self, adapters: Sequence[Path | str], encoders: Sequence[Path | str]) -> None:
-        """Raises AdapterNotFoundError, EncoderNotFoundError or CheckpointError for what cannot be used."""
+        """LoRAs lie among the adapters, and are told from them by what is in them.
+
+        Raises AdapterNotFoundError, EncoderNotFoundError or CheckpointError for what cannot be used."""
         adapter_paths = [Path(path).expanduser() for path in adapters]
         encoder_paths = [Path(path).expanduser() for path in encoders]
-        super().__init__(lambda: adapter_paths, lambda: encoder_paths)
+        super().__init__(lambda: adapter_paths, lambda: encoder_paths, lora_folders=lambda: adapter_paths)
+        self.loras.way_out = "Name its file, or the folder it is in, and give its name without the ending."
         for path in adapter_paths:
             if not path.exists():
                 raise AdapterNotFoundError(f"There is no file or folder {path}. Check the adapter's path.", "adapter")
             if path.is_file():
-                inspect_adapter(path)
+                _check_style_file(path)
         for path in encoder_paths:
             if not path.exists():
                 raise EncoderNotFoundError(f"There is no file or folder {path}. Check the encoder's path.", "adapter")
@@ -64,6 +68,17 @@ class NamedFiles(ModelFiles):
             f"The adapter needs {feature.encoder_name} ({feature.kind}, {feature.width} wide); there is no such "
             f"encoder in {_listed(self.encoder_folders())}. {way_out} and name it with --encoder."
         )
+
+
+def _check_style_file(path: Path) -> None:
+    """Raise CheckpointError for a file that is neither an adapter nor a LoRA."""
+    try:
+        inspect_adapter(path)
+    except CheckpointError as error:
+        try:
+            inspect_lora(path)
+        except CheckpointError:
+            raise error from None
 
 
 def _listed(paths: Sequence[Path]) -> str:

@@ -9,13 +9,14 @@ script multiplies both matrices by its weight, which squares it.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from ..units.curves import ALWAYS, Curve
 from ..units.schedule import Window
 from .rows import ModelCall
 
@@ -27,10 +28,15 @@ class LowRank:
     down: Tensor  # (rank, in)
     up: Tensor  # (out, rank), carries scale · alpha / rank
     window: Window
+    curve: Curve = ALWAYS  # a factor on the scale, from step to step
+
+    def factor(self, progress: float) -> float:
+        """What the scale is multiplied by in the model call at `progress`; 0 where the unit does not act."""
+        return self.curve.at(progress) if self.window.contains(progress) else 0.0
 
     def beside(self, like: Tensor) -> LowRank:
         """The same on the device and in the dtype of `like`."""
-        return LowRank(self.down.to(like), self.up.to(like), self.window)
+        return replace(self, down=self.down.to(like), up=self.up.to(like))
 
     def fits(self, like: Tensor) -> bool:
         """Whether it lies where `like` does, in the same numbers."""
@@ -65,13 +71,21 @@ class AdaptedLayer:
             handle.remove()
         self._handles, self._placed = [], ()
 
+    def acts_at(self, progress: float) -> bool:
+        """Whether any pair is to be added in the model call at `progress`."""
+        return any(pair.factor(progress) for pair in self.pairs)
+
     def _added(self, x: Tensor, output: Tensor) -> Tensor | None:
         if self.call.cond_rows is None:  # not a call of the job's
             return None
-        acting = [pair for pair in self._beside(output) if pair.window.contains(self.call.progress)]
-        for pair in acting:
-            output = output + pair.product(x)
-        return output if acting else None
+        factors = [pair.factor(self.call.progress) for pair in self.pairs]
+        if not any(factors):
+            return None
+        for pair, factor in zip(self._beside(output), factors):
+            if factor:
+                output = output + factor * pair.product(x)
+        self.call.added(self.module)
+        return output
 
     def _beside(self, output: Tensor) -> tuple[LowRank, ...]:
         """The pairs where the layer computes; moved there once a job."""

@@ -7,9 +7,10 @@ by what it shows of the layer's input. One that shows nothing, because it is a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
@@ -43,18 +44,24 @@ class ModelCall:
     is_due: Callable[[float], bool] = never  # whether some unit acts at a progress; the session writes it
     as_raised: Callable[[InstantStyleError], Exception] = unchanged  # inside a UNet call: what ends the host's job
     due: int = 0  # UNet calls of this pass in which some unit acts
+    # Layers that add the same to all rows, each with whether it does at a progress; the session writes them.
+    adapted: Mapping[nn.Module, Callable[[float], bool]] = field(default_factory=dict)
     styled: int = 0  # layer calls of this pass that added style
     fault: InstantStyleError | None = None  # the first thing in this pass that did not add up
     size: tuple[int, int] | None = None  # height and width of what the UNet is given, in the call in progress
     whole: tuple[int, int] | None = None  # those of the picture that is drawn, where the host knows; else any size is
     part: Part = WHOLE  # of the picture that regions are laid over: what this pass draws of it
     _served: dict[nn.Module, int] = field(default_factory=dict)  # rows of layers that are called for parts
+    _awaited: WeakSet[nn.Module] = field(default_factory=WeakSet)  # of `adapted`, that were due in this pass
+    _added: WeakSet[nn.Module] = field(default_factory=WeakSet)  # of `adapted`, that were computed; keeps none alive
 
     def start(self) -> None:
         """A sampling pass begins: forget the one before."""
         self.cond_rows, self.fault = None, None
         self.due = self.styled = 0
         self._served.clear()
+        self._awaited.clear()
+        self._added.clear()
 
     def begin(self, marks: Sequence[bool] | None, batch: int, size: tuple[int, int] | None = None) -> None:
         """A UNet call with `batch` rows begins. `marks` says which are conditional; over a tiled batch it repeats.
@@ -72,6 +79,12 @@ class ModelCall:
             self.refuse(f"A model call had {batch} rows, but marks for {len(marks)}: something changed the batch.")
         self.cond_rows, self.size = tuple(marks) * (batch // len(marks)), size
         self.due += self.is_due(self.progress)
+        self._awaited.update(layer for layer, acts_at in self.adapted.items() if acts_at(self.progress))
+
+    def added(self, layer: nn.Module) -> None:
+        """A layer of `adapted` has added to all rows that it was called for."""
+        self.styled += 1
+        self._added.add(layer)
 
     def idle(self) -> None:
         """No UNet call of ours is in progress. Notes a fault when the last one was not completed."""
@@ -92,6 +105,9 @@ class ModelCall:
                 f"The style did not reach the UNet in any of {self.due} model calls: something has replaced its "
                 f"attention. {WAY_OUT}"
             )
+        if missed := self._awaited - self._added:
+            told = f"{len(missed)} of {len(self._awaited)} layers were computed without what is added to them."
+            raise _fault(told, next(iter(missed)))
 
     def place(self, positions: int, layer: nn.Module) -> Place:
         """Where a layer's positions lie in the picture. Raises StyleNotAppliedError when that is not clear."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,17 @@ from ..files.adapters import Adapter
 from ..reference.embedding import Embedder
 from ..reference.host import Host
 from ..reference.names import fingerprint
-from ..reference.plans import UnitPlan, plan_reference
+from ..reference.plans import LoraPlan, Plan, UnitPlan, plan_reference
 from ..reference.removal import read_reference
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
+from ..units.methods import LORA
 from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
+from .lora_units import adapted_layers, plan_lora
+from .low_rank import LowRank
 from .regions import Region
 from .rows import ModelCall, never
 
@@ -34,13 +38,21 @@ LARGEST = 7e3  # of a key or value: times the largest scale, 9, it must not over
 KeyValues = dict[int, tuple[Tensor, Tensor]]  # layer index → K and V, each (2, tokens, inner)
 
 
+class Hooked(Protocol):
+    """A layer of the UNet with what is to happen there."""
+
+    def attach(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+
 @dataclass
 class StyleSession:
     """Holds at most one job's hooks. `detach` is idempotent and safe at any time."""
 
     host: Host
     call: ModelCall = field(default_factory=ModelCall)
-    _layers: list[StyledLayer] = field(default_factory=list)
+    _layers: list[Hooked] = field(default_factory=list)
     _unet: nn.Module | None = None
     _kept: OrderedDict[str, KeyValues] = field(default_factory=OrderedDict)
 
@@ -49,17 +61,19 @@ class StyleSession:
         """The UNet that carries our hooks now."""
         return self._unet
 
-    def plan(self, units: Sequence[StyleUnit]) -> tuple[UnitPlan, ...]:
+    def plan(self, units: Sequence[StyleUnit]) -> tuple[Plan, ...]:
         """Check every enabled unit whole against the live UNet and the installed files; errors name unit and field."""
         enabled = [(number, unit) for number, unit in enumerate(units, 1) if unit.enabled]
         return tuple(self._numbered_plan(number, unit) for number, unit in enabled)
 
-    def _numbered_plan(self, number: int, unit: StyleUnit) -> UnitPlan:
+    def _numbered_plan(self, number: int, unit: StyleUnit) -> Plan:
         with placed(unit=number):
+            unit.check()
+            if unit.method == LORA:
+                return plan_lora(self.host, number, unit)
             return self._plan(number, unit)
 
     def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
-        unit.check()
         modules = attention_layers(self.host.unet())
         scales = _routed(unit, tuple(modules))
         adapter = self.host.files.adapter(unit.adapter)
@@ -70,7 +84,7 @@ class StyleSession:
         reference = plan_reference(self.host, unit, adapter)
         return UnitPlan(**vars(reference), number=number, scales=acting, pushes=pushes if acting else {})
 
-    def attach(self, plans: Sequence[UnitPlan]) -> None:
+    def attach(self, plans: Sequence[Plan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
         self.detach()
         acting = [plan for plan in plans if plan.scales]
@@ -80,23 +94,26 @@ class StyleSession:
         if not acting:
             return
         unet = self.host.unet()
-        modules = attention_layers(unet)
-        for plan in acting:  # it may be another checkpoint than the one planned for: hires fix, refiner
-            plan.adapter.check_fits(modules)
-        routed = self._by_layer(acting)
-        self._unet = unet
-        self.call.is_due = _due_at([unit for units in routed.values() for unit in units])
-        for layer, contributions in routed.items():
-            styled = StyledLayer(modules[layer], tuple(contributions), self.call)
-            self._layers.append(styled)
-            styled.attach()
+        adapted = adapted_layers([plan for plan in acting if isinstance(plan, LoraPlan)], unet, self.call)
+        styled = self._styled([plan for plan in acting if isinstance(plan, UnitPlan)], unet)
+        self._unet, self.call.adapted = unet, {layer.module: layer.acts_at for layer in adapted}
+        parts = ([layer.pairs for layer in adapted], [layer.units for layer in styled])
+        self.call.is_due = _due_at([acting for units in parts for layer in units for acting in layer])
+        hooked: list[Hooked] = [*adapted, *styled]  # a query that is kept is to be the one with the LoRA in it
+        for layer in hooked:
+            self._layers.append(layer)
+            layer.attach()
 
-    def _by_layer(self, plans: Sequence[UnitPlan]) -> dict[Layer, list[ImageKeyValue]]:
+    def _styled(self, plans: Sequence[UnitPlan], unet: nn.Module) -> list[StyledLayer]:
+        """The cross-attention layers that see these units' pictures, not attached yet."""
+        modules = attention_layers(unet)
         routed: dict[Layer, list[ImageKeyValue]] = {}
+        for plan in plans:
+            plan.adapter.check_fits(modules)  # it may be another checkpoint than the one planned for: hires, refiner
         for plan in plans:
             for layer, contribution in self._contributions(plan).items():
                 routed.setdefault(layer, []).append(contribution)
-        return routed
+        return [StyledLayer(modules[layer], tuple(units), self.call) for layer, units in routed.items()]
 
     def detach(self) -> None:
         """Take every hook out of the UNet that carries them; no call of it is ours any more."""
@@ -104,7 +121,7 @@ class StyleSession:
         while self._layers:
             self._layers[-1].detach()  # one that fails is still known to the next who detaches
             self._layers.pop()
-        self._unet, self.call.is_due = None, never
+        self._unet, self.call.is_due, self.call.adapted = None, never, {}
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
         with placed(unit=plan.number):
@@ -168,7 +185,7 @@ def key_values(adapter: Adapter, cond: Tensor, shares: Tensor, uncond: Tensor, l
     return found
 
 
-def _due_at(units: Sequence[ImageKeyValue]) -> Callable[[float], bool]:
+def _due_at(units: Sequence[ImageKeyValue | LowRank]) -> Callable[[float], bool]:
     """Whether some unit acts at a progress. The layers of a unit differ in little: each kind is asked once."""
     kinds = {(unit.window, unit.curve): unit for unit in units}
     return lambda progress: any(unit.factor(progress) for unit in kinds.values())

@@ -76,6 +76,12 @@ class AdapterNotFoundError(InstantStyleError):
     status_code = 404
 
 
+class LoraNotFoundError(InstantStyleError):
+    """No LoRA file of that name is installed."""
+
+    status_code = 404
+
+
 class EncoderNotFoundError(InstantStyleError):
     """The image encoder that the adapter needs is not installed."""
 

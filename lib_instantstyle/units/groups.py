@@ -14,6 +14,7 @@ from .block_scales import BlockScales
 from .curves import CONSTANT, Curve, CurveField
 from .errors import UnitError
 from .fields import MAX_PICTURES, Choice, Flag, Masks, Number, Numbers, Pictures, Text
+from .methods import ADAPTER, METHODS
 from .phrases import MAX_PHRASES, parse_phrases
 from .routing import CUSTOM, LAYOUT_BLOCK, PRESETS
 from .schedule import Window
@@ -26,6 +27,10 @@ COMBININGS = ("concat", "average", "norm_average")
 KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
 PASSES = ("both", "first", "hires")
 NO_REMOVAL = "off"
+MISSING = {  # what is said where a method lacks what it needs
+    "image": "A reference needs a picture; none was given.",
+    "lora": "The method lora needs the name of a LoRA; none was given.",
+}
 STRENGTHS = {"subtract": 0.5, "project": 0.5, "auto": 1.0, NO_REMOVAL: 0.5}  # of each removal method, if not given
 CONTENT_METHODS = tuple(STRENGTHS)
 
@@ -72,10 +77,19 @@ class Source:
         "Adapter",
         "Name of the IP-Adapter file, without its ending; auto picks the best one installed.",
     )
+    method: str = asked(
+        ADAPTER,
+        Choice(tuple(METHODS)),
+        "Source",
+        "Where the style comes from. " + " ".join(f"{one.name}: {one.told}." for one in METHODS.values()),
+    )
+    lora: str = asked(
+        "", Text(), "LoRA", "For the method lora: name of a LoRA in the WebUI's LoRA folder, without its ending."
+    )
 
     def check_source(self) -> None:
-        if not self.image:
-            raise UnitError("A reference needs a picture; none was given.", "image")
+        if not getattr(self, METHODS[self.method].needs):
+            raise UnitError(MISSING[METHODS[self.method].needs], METHODS[self.method].needs)
         masks = len(self.image_mask)
         if masks > 1 and masks != len(self.image):
             raise UnitError(f"Give one mask, or one for each picture: {len(self.image)}; got {masks}.", "image_mask")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import InstantStyleError
+from .methods import METHODS
 from .unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit, checked, in_effect
 
 MAX_LINE = 100_000  # characters read of a line; the longest that a unit makes has half as many
@@ -36,6 +37,7 @@ def to_infotext(unit: StyleUnit) -> str:
     fields = unit.to_dict()
     fields["content_scale"] = None if unit.removal_strength == UNWRITTEN_STRENGTH else unit.removal_strength
     values = {name: value for name, value in fields.items() if _is_written(name, value)}
+    values = {name: value for name, value in values.items() if name not in METHODS[unit.method].lacks}
     for name in values.keys() & set(PICTURE_FIELDS):
         values[name] = values[name][0] if len(values[name]) == 1 else values[name]
     return ", ".join(f"{name}: {_write(value)}" for name, value in values.items())

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import LABELS, UnitError, placed
 from .fields import Masks, Pictures, shown
 from .groups import STRENGTHS, Removal, Source, When, Where
+from .methods import METHODS, Method
 from .routing import PRESETS
 from .spec import FieldSpec, specs_of
 
@@ -35,6 +36,7 @@ class StyleUnit(When, Removal, Where, Source):  # a dataclass has the fields of 
     def check(self) -> None:
         """Raise UnitError where fields contradict each other."""
         self.check_source()
+        _check_meaning(self)
         self.check_where()
         self.check_removal()
         self.check_when()
@@ -52,6 +54,17 @@ PICTURE_FIELDS = tuple(name for name, spec in FIELDS.items() if isinstance(spec.
 MASK_FIELDS = tuple(name for name, spec in FIELDS.items() if isinstance(spec.kind, Masks))
 DEFAULTS: dict[str, Any] = {name: getattr(StyleUnit, name) for name in FIELDS}
 LABELS.update({name: spec.label for name, spec in FIELDS.items()})
+
+
+def _check_meaning(unit: StyleUnit) -> None:
+    """Raise UnitError for a field that means nothing with the unit's method."""
+    method = METHODS[unit.method]
+    for name in method.lacks:
+        if getattr(unit, name) != DEFAULTS[name]:
+            raise UnitError(f"has no meaning with the method {method.name}. Leave it out, or set another method.", name)
+    if PRESETS[unit.preset].pushes and "push_weight" in method.lacks:
+        precise = f"The preset {unit.preset} has no meaning with the method {method.name}"
+        raise UnitError(f"{precise}: guidance pushes away from a picture there. Set another preset.", "preset")
 
 
 def checked(name: object, value: object) -> Any:
@@ -106,10 +119,15 @@ def unit_schema() -> dict[str, Any]:
     """JSON Schema of a unit, as GET /instantstyle/unit publishes it."""
     return {
         "type": "object",
-        "required": ["image"],
+        "oneOf": [_required_with(method) for method in METHODS.values()],
         "additionalProperties": False,
         "properties": {name: _property(name, spec) for name, spec in FIELDS.items()},
     }
+
+
+def _required_with(method: Method) -> dict[str, Any]:
+    named = {"properties": {"method": {"const": method.name}}, "required": [method.needs]}
+    return named if method.name == DEFAULTS["method"] else {**named, "required": [method.needs, "method"]}
 
 
 def _property(name: str, spec: FieldSpec) -> dict[str, Any]:

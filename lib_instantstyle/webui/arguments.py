@@ -15,6 +15,7 @@ from ..units.block_scales import scales_in
 from ..units.errors import UnitError, placed
 from ..units.fields import shown
 from ..units.groups import STRENGTHS
+from ..units.methods import ADAPTER, METHODS
 from ..units.routing import CUSTOM, PRESETS
 from ..units.unit import DEFAULTS, StyleUnit, parse_units
 
@@ -47,6 +48,8 @@ PANEL_VALUES = (
     "image_weights",
     "mask",
     "image_mask",
+    "method",
+    "lora",
 )
 
 ONE_PICTURE = (
@@ -106,7 +109,7 @@ def _files(value: Any) -> Sequence[bytes]:
 
 
 def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
-    """A tab without a picture counts as unused only if nothing says what to do with one."""
+    """A tab without a picture counts as unused only if nothing says what to do with one, or that it needs none."""
     unit = {name: value for name, value in tab.items() if name in DEFAULTS} | _pictures(tab)
     unit["blocks"] = read_blocks(tab["blocks"], number) if unit["preset"] == CUSTOM and unit["enabled"] else None
     has_layout = str(unit["preset"]) in PRESETS and PRESETS[unit["preset"]].layout_weighted
@@ -116,7 +119,9 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
         unit["push_weight"] = None
     if unit["content_scale"] == STRENGTHS.get(str(unit["content_method"])):
         unit["content_scale"] = None  # as good as not given, so that it follows a method chosen elsewhere, by X/Y/Z
-    unused = not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
+    hidden = METHODS[str(unit["method"])].lacks if str(unit["method"]) in METHODS else ()
+    unit |= {name: DEFAULTS[name] for name in hidden}
+    unused = unit["method"] == ADAPTER and not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
     return {**unit, "enabled": bool(unit["enabled"]) and not unused}
 
 

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modules import shared
 
-from ..reference.plans import UnitPlan, check_windows
+from ..reference.plans import Plan, check_windows
 from ..style.rows import ModelCall
 from ..style.session import StyleSession
 from ..units.errors import StyleNotAppliedError, explained
@@ -45,7 +45,7 @@ class StyleJob:
     host: WebUIHost
     session: StyleSession
     owner: Any = None  # the WebUI's StableDiffusionProcessing
-    plans: tuple[UnitPlan, ...] = ()
+    plans: tuple[Plan, ...] = ()
     styled: int = 0  # layer calls for this picture that added style, of the sampling passes that are over
     marked: int = 0  # model calls of this sampling pass whose rows are told apart
     unmarked: int = 0  # model calls for this picture whose rows could not be
@@ -110,7 +110,7 @@ class StyleJob:
             self._model_hook = self.host.watch_calls(self._read_rows)
 
     @property
-    def acting(self) -> tuple[UnitPlan, ...]:
+    def acting(self) -> tuple[Plan, ...]:
         """The plans that act in the sampling pass in progress."""
         return tuple(plan for plan in self.plans if plan.scales and plan.unit.acts_in(hires=self.hires))
 
@@ -210,7 +210,7 @@ def live_job() -> StyleJob:
     return StyleJob(host, StyleSession(host, ModelCall(as_raised=InstantStyleRefused)))
 
 
-def write_infotext(p: Any, plans: Sequence[UnitPlan], version: str) -> None:
+def write_infotext(p: Any, plans: Sequence[Plan], version: str) -> None:
     """Replace what the job's infotext says of us by what it is about to do; nothing when nothing is on."""
     params = p.extra_generation_params  # X/Y/Z cells share this dict: what an earlier cell wrote must go
     for key in [key for key in params if key.startswith("InstantStyle")]:

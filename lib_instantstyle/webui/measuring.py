@@ -120,7 +120,7 @@ def measure_result(job: StyleJob, p: Any, image: Image.Image, units: Callable[[]
 def _measure(job: StyleJob, p: Any, image: Image.Image, units: Callable[[], Sequence[StyleUnit]]) -> None:
     if p is not job.owner:  # another script has wound it up, to run a job of its own on the picture
         job.begin(p, units())
-    plan = next((plan for plan in job.plans if plan.scales), None)
+    plan = next((plan for plan in job.plans if plan.scales and plan.all_pictures), None)
     if plan is None:
         return
     with uncast():

@@ -33,6 +33,8 @@ AXES = (
     "crop",
     "combine",
     "image_weights",
+    "method",
+    "lora",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

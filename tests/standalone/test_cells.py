@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from lib_instantstyle.standalone.cli.app import OK, main
 from lib_instantstyle.standalone.cli.batch import Setting
 from lib_instantstyle.standalone.models import Checkpoint, Model
 from lib_instantstyle.standalone.named_files import NamedFiles
+from lib_instantstyle.units.unit import StyleUnit
 
 from ..tiny import clip_model, picture
 from ..tiny.pipelines import tokenizer
 
 Settings = Callable[..., Setting]
+PLAIN = StyleUnit()
 
 
 @pytest.fixture
@@ -54,19 +57,19 @@ def change(config: Path) -> None:
 def test_what_describes_a_checkpoint_file_is_part_of_the_name(
     checkpoint: Checkpoint, setting: Settings, own: Path, file: str
 ) -> None:
-    before = setting(checkpoint).identity(reads_words=False)
+    before = setting(checkpoint).identity(PLAIN)
     change(own / "sdxl" / file)
-    assert setting(checkpoint).identity(reads_words=False) != before
+    assert setting(checkpoint).identity(PLAIN) != before
 
 
 def test_a_description_is_the_same_wherever_it_lies_and_whatever_lies_beside_it(
     checkpoint: Checkpoint, setting: Settings, own: Path
 ) -> None:
-    before = setting(checkpoint).identity(reads_words=False)
+    before = setting(checkpoint).identity(PLAIN)
     elsewhere = Path(shutil.copytree(own / "sdxl", own / "elsewhere", copy_function=shutil.copyfile))
     (elsewhere / "results").mkdir()
     (elsewhere / "results/index.json").write_text("{}")
-    assert setting(Checkpoint(checkpoint.path, elsewhere)).identity(reads_words=False) == before
+    assert setting(Checkpoint(checkpoint.path, elsewhere)).identity(PLAIN) == before
 
 
 def test_the_text_tower_that_reads_content_is_part_of_the_name_where_there_is_content(
@@ -76,7 +79,8 @@ def test_the_text_tower_that_reads_content_is_part_of_the_name_where_there_is_co
     tokenizer(own / "full")
 
     def names() -> list[dict[str, str]]:
-        return [setting(own / "sdxl", own / "full").identity(reads_words=reads) for reads in (False, True)]
+        units = (PLAIN, replace(PLAIN, content_prompt="a cat"))
+        return [setting(own / "sdxl", own / "full").identity(unit) for unit in units]
 
     before = names()
     change(own / "full/vocab.json")
@@ -90,11 +94,11 @@ def test_the_configs_beside_encoder_and_controlnet_are_part_of_the_name(
     setting: Settings, own: Path, part: str
 ) -> None:
     weights = own / "controlnet/diffusion_pytorch_model.safetensors"
-    before = setting(own / "sdxl", controlnet=weights).identity(reads_words=False)
+    before = setting(own / "sdxl", controlnet=weights).identity(PLAIN)
     config = own / part / "config.json"
     told = json.loads(config.read_text("utf-8"))
     config.write_text(json.dumps({**told, "num_attention_heads": 4, "attention_head_dim": [1, 2, 2]}), "utf-8")
-    assert setting(own / "sdxl", controlnet=weights).identity(reads_words=False) != before
+    assert setting(own / "sdxl", controlnet=weights).identity(PLAIN) != before
 
 
 def test_pictures_of_another_scheduler_are_made_anew(single_file: Path, tmp_path: Path) -> None:
@@ -113,10 +117,10 @@ def test_pictures_of_another_scheduler_are_made_anew(single_file: Path, tmp_path
 
 
 def test_results_inside_a_diffusers_folder_are_no_part_of_it_and_its_weights_are(setting: Settings, own: Path) -> None:
-    before = setting(own / "sdxl").identity(reads_words=False)
+    before = setting(own / "sdxl").identity(PLAIN)
     (own / "sdxl/results").mkdir()
     (own / "sdxl/results/index.json").write_text("{}")
-    assert setting(own / "sdxl").identity(reads_words=False) == before
+    assert setting(own / "sdxl").identity(PLAIN) == before
     weights = own / "sdxl/vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
-    assert setting(own / "sdxl").identity(reads_words=False) != before
+    assert setting(own / "sdxl").identity(PLAIN) != before

@@ -41,6 +41,13 @@ units = st.builds(
 )
 
 
+def test_a_lora_comes_back_without_a_word_of_pictures() -> None:
+    unit = StyleUnit(method="lora", lora="ink, wet", weight=0.5, preset="original")
+    line = to_infotext(unit)
+    assert line == 'method: lora, lora: "ink, wet", preset: original, weight: 0.5'
+    assert StyleUnit(**{name: checked(name, value) for name, value in from_infotext(line).items()}) == unit
+
+
 @given(units)
 def test_every_setting_comes_back(unit: StyleUnit) -> None:
     read = StyleUnit(**{name: checked(name, value) for name, value in from_infotext(to_infotext(unit)).items()})

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lib_instantstyle.units.errors import UnitError
-from lib_instantstyle.units.unit import DEFAULTS, FIELDS
+from lib_instantstyle.units.unit import DEFAULTS, FIELDS, StyleUnit
 from lib_instantstyle.webui.arguments import (
     NO_UNIT,
     PANEL_VALUES,
@@ -97,6 +97,18 @@ def test_pictures_to_remove_and_to_avoid_reach_the_unit() -> None:
 def test_tab_with_another_picture_alone_is_refused_and_not_skipped(name: str) -> None:
     with pytest.raises(UnitError, match="needs a picture"):
         requested_units(arguments({"image": PICTURE}, {name: PICTURE}))
+
+
+def test_a_lora_takes_the_place_of_the_picture_and_of_what_was_set_for_one() -> None:
+    tab = {"image": PICTURE, "adapter": "base", "content_method": "auto", "content_prompt": "a cat", "fusion": "adain"}
+    found = requested_units(arguments({**tab, "method": "lora", "lora": "ink", "weight": 0.5}))
+    assert found[0] == StyleUnit(method="lora", lora="ink", weight=0.5)
+    assert requested_units(arguments({**tab, "lora": "ink"}))[0].lora == ""
+
+
+def test_a_tab_set_to_a_lora_that_names_none_is_refused_and_not_skipped() -> None:
+    with pytest.raises(UnitError, match="needs the name of a LoRA"):
+        requested_units(arguments({"image": PICTURE}, {"method": "lora"}))
 
 
 def test_custom_blocks_count_only_with_their_preset() -> None:

@@ -13,6 +13,7 @@ from lib_instantstyle.webui.arguments import ONE_PICTURE, PANEL_VALUES
 
 from ..tiny import base_adapter, encoded, picture, save_adapter
 from ..tiny.clip import POOLED
+from ..tiny.loras import tiny_pairs, write_lora
 from ..tiny.unets import LdmUnet
 from .seen import same, unit
 
@@ -126,7 +127,7 @@ def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111)
         and not getattr(block, "do_not_save_to_config", False)
         and block.get_block_name() in ("slider", "radio", "checkbox", "textbox", "dropdown", "checkboxgroup")
     }
-    changed = {"image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE}
+    changed = {"method", "lora", "image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE}
     assert remembered == {f"unit1_{name}" for name in {*PANEL_VALUES} - changed}
 
 
@@ -164,6 +165,28 @@ def test_adapters_that_came_meanwhile_are_found_again(web: A1111, page: Any, tmp
     web.cmd_opts.instantstyle_dir = [str(tmp_path / "mine")]
     page.press("unit1_refresh")
     assert "special" in offered(page, "unit1_adapter")
+
+
+def test_a_lora_hides_what_means_nothing_with_it_and_reaches_the_job(
+    web: A1111, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web.cmd_opts, "lora_dir", str(tmp_path), raising=False)
+    unet = web.sd_model.model.diffusion_model
+    inside = [path for path, one in unet.named_modules() if hasattr(one, "weight") and "output_blocks.1.1" in path]
+    pairs = tiny_pairs(unet, [path for path in inside if path.endswith("to_q")])
+    write_lora(tmp_path / "ink.safetensors", pairs, "kohya in diffusers' names")
+    page.press("unit1_refresh")
+    assert page["unit1_lora"]["visible"] is False
+    page.enter("unit1_method", "lora")
+    page.enter("unit1_lora", "ink")
+    hidden = ("image", "more_pictures", "adapter", "fusion", "kv_scaling")
+    assert not any(page[f"unit1_{name}"]["visible"] for name in hidden)
+    assert "ink" in offered(page, "unit1_lora")
+    expected = web.generate({"method": "lora", "lora": "ink"})
+    assert same(generated(web, page).images, expected.images)
+    assert not same(expected.images, web.plain().images)
+    page.enter("unit1_method", "adapter")
+    assert (page["unit1_image"]["visible"], page.value("unit1_lora")) == (True, "")
 
 
 class TestStatus:

@@ -17,6 +17,7 @@ from .fakes import A1111
 
 AXES = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method", "start", "end")
 AXES += ("push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling", "crop", "combine", "image_weights")
+AXES += ("method", "lora")
 
 
 def axis(web: A1111, name: str) -> Any:

@@ -20,6 +20,7 @@ from ...files.whole_files import write_whole
 from ...reference.names import encoder_name, fingerprint, tower_name
 from ...reference.pictures import content_hash
 from ...units.errors import TextTowerNotFoundError
+from ...units.methods import ADAPTER
 from ...units.unit import MASK_FIELDS, StyleUnit
 from .. import Job, StandaloneHost
 from ..model_identity import PARTS, described, description_identity, identity
@@ -46,20 +47,28 @@ class Setting:
         at = {"device": self.device, "dtype": self.dtype}
         return StandaloneHost.open(self.model, adapters, encoders, controlnet=self.controlnet, **at)
 
-    def identity(self, reads_words: bool) -> dict[str, str]:
-        """What it is made with, so that other models make other cells; the device is not part of it.
+    def identity(self, unit: StyleUnit) -> dict[str, str]:
+        """What a unit is made with, so that other models make other cells; the device is not part of it.
 
-        `reads_words`: whether any cell has a content prompt. Raises InstantStyleError when something is missing.
+        Raises InstantStyleError when something is missing.
         """
-        adapter = self.files.adapter("auto")
-        encoder = self.files.encoder(adapter.feature)
+        reads_words = unit.removes_content and bool(unit.content_prompt.strip())
         return {
             **self._of_the_model(),
             "controlnet": _of_controlnet(self.controlnet) if self.controlnet else "",
+            **(self._of_the_reader(reads_words) if unit.method == ADAPTER else {}),
+            "lora": fingerprint(self.files.loras.named(unit.lora).path) if unit.lora else "",
+            "dtype": self.dtype,
+        }
+
+    def _of_the_reader(self, reads_words: bool) -> dict[str, str]:
+        """What reads a picture's style, and words beside it."""
+        adapter = self.files.adapter("auto")
+        encoder = self.files.encoder(adapter.feature)
+        return {
             "adapter": fingerprint(adapter.path),
             "encoder": encoder_name(encoder),
             "text_tower": self._of_the_tower(encoder) if reads_words else "",
-            "dtype": self.dtype,
         }
 
     def _of_the_model(self) -> dict[str, str]:
@@ -108,7 +117,7 @@ class Batch:
         return self._report(cells, missing)
 
     def _cells(self, index: Index) -> list[Cell]:
-        shared = self.setting.identity(reads_words=self.unit.removes_content and bool(self.unit.content_prompt.strip()))
+        shared = self.setting.identity(self.unit)
         told = told_of(self.job, self.unit)
         cells = [cell for style in self.styles for cell in self._cells_of(style, index, told, shared)]
         if all(cell.error for cell in cells):
@@ -120,13 +129,14 @@ class Batch:
         if error:
             yield from (Cell("", style.name, prompt, error=error) for prompt in self.prompts)
             return
-        index.keep_reference(style.name, pictures[0])
+        if pictures:
+            index.keep_reference(style.name, pictures[0])
         hashes = [picture.hash for picture in pictures]
         for prompt in self.prompts:
             digest = cell_id(told, prompt, hashes, shared)
             stem = f"{slug(style.name)}--{slug(prompt)}--{digest}"
             files = tuple(f"{stem}-{seed}.png" for seed in range(self.job.seed, self.job.seed + self.job.count))
-            yield Cell(digest, style.name, prompt, files, picture=hashes[0])
+            yield Cell(digest, style.name, prompt, files, picture=hashes[0] if hashes else "")
 
     def _make(self, missing: list[Cell], index: Index, quiet: bool) -> None:
         from tqdm import tqdm

@@ -39,6 +39,13 @@ class Style:
             return (), error.message
 
 
+def of_lora(path: Path) -> Style:
+    """A style that lies in a LoRA file and in no picture. Raises InstantStyleError when there is no such file."""
+    if not path.expanduser().is_file():
+        raise InstantStyleError(f"There is no file {path}. Check the path.")
+    return Style(path.stem, ())
+
+
 def open_picture(path: Path, read: Callable[[str], Picture] = read_picture) -> Picture:
     """The picture in a file. Raises PictureError naming the file."""
     if not path.expanduser().is_file():

@@ -9,9 +9,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...files.loras import inspect_lora
 from ...reference.pictures import read_mask
 from ...units.errors import InstantStyleError
-from ...units.unit import FIELDS, StyleUnit
+from ...units.methods import ADAPTER, LORA
+from ...units.unit import FIELDS, StyleUnit, checked
 from ..devices import pick_device, pick_dtype
 from ..jobs import Job
 from ..model_shapes import check_channels
@@ -19,10 +21,11 @@ from ..models import SDXL_CONFIG, Checkpoint, Model, is_hub_id
 from ..named_files import NamedFiles
 from .batch import Batch, Setting
 from .output import Report
-from .references import STAND_IN, find_styles, open_picture, read_prompts
+from .references import STAND_IN, find_styles, of_lora, open_picture, read_prompts
 
 # Options that fill a field of the unit: option, field, type, name of the value. The help is the field's own.
 UNIT_OPTIONS = (
+    ("--method", "method", str, "NAME"),
     ("--preset", "preset", str, "NAME"),
     ("--weight", "weight", float, "X"),
     ("--layout-weight", "layout_weight", float, "X"),
@@ -56,7 +59,7 @@ JOB_OPTIONS = (
     ("--control-scale", "control_scale", float, "strength of the ControlNet (default: 1)"),
 )
 
-
+PARTS = {ADAPTER: ("style", "adapter", "encoder"), LORA: ("lora",)}  # options that each method needs, and no other
 SMALLER = (
     "Make the picture smaller (--width, --height), make fewer at once (--batch 1), use --dtype float16, or "
     "--device cpu."
@@ -68,6 +71,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("stylize", help="make pictures in the style of a reference", description=__doc__)
     _add_what(parser)
     _add_models(parser)
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="for --method lora: the file, in place of --style")
     for option, name, kind, value in UNIT_OPTIONS:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
     for option, name in MASK_OPTIONS:
@@ -82,7 +86,7 @@ def add_to(commands: Any) -> None:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     given: dict[str, Any] = {"action": "append", "default": []}
-    parser.add_argument("--style", required=True, type=Path, metavar="FILE|DIR", help="reference picture", **given)
+    parser.add_argument("--style", type=Path, metavar="FILE|DIR", help="reference picture", **given)
     parser.add_argument("--prompt", metavar="TEXT", help="what to draw; may be repeated", **given)
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="file with one prompt per line; # starts a comment"
@@ -93,7 +97,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    given: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE|DIR", "required": True}
+    given: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE|DIR"}
     where = "FILE|DIR|ID"
     parser.add_argument("--model", required=True, metavar=where, help="SDXL checkpoint, diffusers folder or Hub id")
     parser.add_argument("--model-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
@@ -111,13 +115,33 @@ def help_of_field(name: str) -> str:
 
 def run(options: argparse.Namespace) -> Report:
     """Make what is not made yet. Raises InstantStyleError when something asked for cannot be honoured."""
-    styles = find_styles(options.style)
+    _check_parts(options)
+    styles = (of_lora(options.lora),) if options.lora else find_styles(options.style)
     prompts = read_prompts(options.prompt, options.prompts)
-    files = NamedFiles(options.adapter, options.encoder)
-    files.encoder(files.adapter("auto").feature)
-    job, unit = _job(options), _unit(options, max(len(style.paths) for style in styles))
+    files, job, unit = _files(options), _job(options), _unit(options, max(len(style.paths) for style in styles))
     batch = Batch(options.out, _setting(options, files), styles, tuple(prompts), job, unit)
     return batch.run(quiet=options.quiet)
+
+
+def _check_parts(options: argparse.Namespace) -> None:
+    """Raise InstantStyleError where the method lacks a part, or there is one of another method."""
+    method = checked("method", options.method)
+    for name, part in [(name, part) for name, parts in PARTS.items() if name != method for part in parts]:
+        if getattr(options, part):
+            raise InstantStyleError(f"--{part} goes with --method {name} only; the method is {method}.")
+    for part in PARTS[method]:
+        if not getattr(options, part):
+            raise InstantStyleError(f"The method {method} needs --{part}; it was not given.")
+
+
+def _files(options: argparse.Namespace) -> NamedFiles:
+    """What was named, looked at before any model is. Raises InstantStyleError."""
+    if options.lora:
+        inspect_lora(options.lora.expanduser())
+        return NamedFiles([options.lora], [])
+    files = NamedFiles(options.adapter, options.encoder)
+    files.encoder(files.adapter("auto").feature)
+    return files
 
 
 def _setting(options: argparse.Namespace, files: NamedFiles) -> Setting:
@@ -165,7 +189,8 @@ def _unit(options: argparse.Namespace, pictures: int) -> StyleUnit:
             fields[name] = [open_picture(getattr(options, name), read_mask).image]
     if options.block:
         fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
-    return StyleUnit.from_dict({"image": [STAND_IN] * pictures, **fields})
+    source = {"lora": options.lora.stem} if options.lora else {"image": [STAND_IN] * pictures}
+    return StyleUnit.from_dict({**source, **fields})
 
 
 def _block(text: str) -> tuple[str, float]:

@@ -41,6 +41,7 @@ ANNOTATOR_PLACES = (  # ControlNet keeps its image encoders in a folder below, c
     Place("Settings → ControlNet", "control_net_modules_path", of_annotators=True),
     Place("--controlnet-annotator-models-path", "controlnet_annotator_models_path", of_annotators=True),
 )
+LORA_PLACES = (Place("--lora-dir", "lora_dir"), Place("--lora-dirs", "lora_dirs"))
 
 
 def unit_count() -> int:
@@ -66,6 +67,11 @@ def encoder_folders() -> list[Path]:
     neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/annotator/downloads/clip_vision"))
     annotators = [folder / "clip_vision" for folder in _named(ANNOTATOR_PLACES)]
     return [Path(paths.models_path) / "clip_vision", *neighbours, *annotators, *_named(ENCODER_PLACES)]
+
+
+def lora_folders() -> list[Path]:
+    """Where LoRAs are looked for: in the WebUI's own folders."""
+    return list(dict.fromkeys([*_named(LORA_PLACES), Path(paths.models_path) / "Lora"]))
 
 
 def configured_folders() -> dict[Path, str]:

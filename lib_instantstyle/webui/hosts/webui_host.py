@@ -18,7 +18,7 @@ from ...files.installed import ModelFiles
 from ...files.text_towers import TextTowerInfo
 from ...reference.host import Host
 from ...reference.store import EmbedStore, PictureStore
-from .folders import adapter_folders, configured_folders, encoder_folders, said
+from .folders import adapter_folders, configured_folders, encoder_folders, lora_folders, said
 
 ROW_MARK = "instantstyle_rows"  # our key in what travels with the text: 1 for conditional rows, 0 for the others
 
@@ -32,7 +32,7 @@ class WebUIHost(Host, ABC):
         kept = Path(cache.cache_dir) / "instantstyle"
         self.embed_store = EmbedStore(kept / "embeds")
         self.picture_store = PictureStore(kept / "pictures")
-        self.files = ModelFiles(adapter_folders, encoder_folders, configured_folders, said)
+        self.files = ModelFiles(adapter_folders, encoder_folders, configured_folders, said, lora_folders)
 
     @abstractmethod
     def loaded_unet(self) -> nn.Module | None:

@@ -12,7 +12,6 @@ from modules.ui_components import InputAccordion
 
 from ...reference.analysis import Progress
 from ...units.errors import explained
-from ...units.groups import AUTO_ADAPTER
 from ..arguments import NO_UNIT
 from ..hosts.folders import adapter_folders, encoder_folders, unit_count
 from ..hosts.webui_host import WebUIHost
@@ -60,10 +59,7 @@ class Panel:
 
     def _build_unit(self, number: int) -> UnitControls:
         with gr.Tab(f"Reference {number}", elem_id=self._elem_id(f"unit{number}")):
-            return UnitTab(number, self._elem_id, self._adapter_choices).build()
-
-    def _adapter_choices(self) -> list[str]:
-        return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]
+            return UnitTab(number, self._elem_id, self._host.files).build()
 
     def _readiness(self) -> Readiness:
         """Asked while the page is built, with a checkpoint loading in another thread: no error may cost the panel."""

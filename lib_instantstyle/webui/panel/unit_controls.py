@@ -11,10 +11,12 @@ import gradio as gr
 
 from modules.ui_components import ToolButton
 
+from ...files.installed import ModelFiles
 from ...units.blocks import SDXL_BLOCKS, ldm_name
 from ...units.curves import NAMED, write_curve
 from ...units.fields import Choice, Number
 from ...units.groups import AUTO_ADAPTER, CONTENT_METHODS
+from ...units.methods import ADAPTER, LORA, METHODS
 from ...units.routing import CUSTOM, PRESETS
 from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, PANEL_VALUES, strength_after
@@ -22,10 +24,26 @@ from .content_analysis import ContentAnalysis
 
 STEP = 0.05
 # By ui-config.json, which takes a choice's label for its value.
-NOT_REMEMBERED = ("image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE)
+NOT_REMEMBERED = ("image", "more_pictures", "method", "lora", "adapter", "preset", "content_method", *ONE_PICTURE)
 METHOD_LABELS = {"subtract": "Subtract (paper)", "project": "Project", "auto": "Auto", "off": "Off"}
 UPLOAD_ONLY: dict[str, Any] = {"sources": ["upload"]} if "sources" in signature(gr.Image).parameters else {}  # gradio 4
+# Controls that hide with a method, each with the field that it must have.
+GOVERNED = {
+    "image": "image",
+    "more_pictures": "image",
+    "crop": "crop",
+    "combine": "combine",
+    "image_weights": "image_weights",
+    "mask": "mask",
+    "image_mask": "image_mask",
+    "lora": "lora",
+    "content_prompt": "content_prompt",
+    "fusion": "fusion",
+    "kv_scaling": "kv_scaling",
+    "adapter": "adapter",
+}
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
+SOURCE_CHOICES = [(method.label, method.name) for method in METHODS.values()]
 METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]
 
 
@@ -43,12 +61,13 @@ class UnitControls:
 class UnitTab:
     """Builds the controls of unit `number` in the current gradio context and wires what depends on what."""
 
-    def __init__(self, number: int, elem_id: Callable[[str], str], adapters: Callable[[], list[str]]) -> None:
+    def __init__(self, number: int, elem_id: Callable[[str], str], files: ModelFiles) -> None:
         self._number = number
         self._elem_id = elem_id
-        self._adapters = adapters
+        self._files = files
         self._analysis = ContentAnalysis(self._id)
         self._made: dict[str, Any] = {}
+        self._parts: dict[str, Any] = {}  # the groups that controls hide with
 
     def build(self) -> UnitControls:
         with gr.Row(equal_height=False, elem_classes=["instantstyle-unit"]):
@@ -56,12 +75,14 @@ class UnitTab:
                 self._pictures()
             with gr.Column(scale=3, min_width=320):
                 self._routing()
-                self._content()
+                with gr.Column() as self._parts["content_prompt"]:
+                    self._content()
                 self._timing()
                 self._regions()
                 self._finer()
                 self._adapter()
         self._analysis.wire(self._made)
+        self._wire_source()
         return UnitControls(self._made)
 
     def _add(self, name: str, component: Any) -> Any:
@@ -85,7 +106,7 @@ class UnitTab:
 
     def _pictures(self) -> None:
         self._picture("image", height=260)
-        with gr.Accordion("More pictures of the same style, crop", open=False):
+        with gr.Accordion("More pictures of the same style, crop, another source", open=False):
             files = gr.File(
                 file_count="multiple",
                 file_types=["image"],
@@ -99,7 +120,16 @@ class UnitTab:
                 self._choice("combine")
             weights = gr.Textbox(**self._common("image_weights"), lines=1, value="", placeholder="1, 0.5")
             self._add("image_weights", weights)
+            self._add("method", gr.Dropdown(**self._common("method"), choices=SOURCE_CHOICES, value=ADAPTER))
+            lora = gr.Dropdown(**self._common("lora"), choices=self._lora_choices(), value="", visible=False)
+            self._add("lora", lora)
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
+
+    def _wire_source(self) -> None:
+        """Controls that mean nothing with a method hide with it."""
+        parts = [self._parts.get(name, self._made[name]) for name in GOVERNED]
+        method = self._made["method"]
+        method.change(fn=_governed_by, inputs=[method], outputs=parts, queue=False, show_progress=False)
 
     def _picture(self, name: str, height: int) -> None:
         self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, height=height, **UPLOAD_ONLY))
@@ -189,11 +219,19 @@ class UnitTab:
 
     def _adapter(self) -> None:
         with gr.Row():
-            choices = self._adapters()
-            adapter = gr.Dropdown(**self._common("adapter"), choices=choices, value=AUTO_ADAPTER)
+            adapter = gr.Dropdown(**self._common("adapter"), choices=self._adapter_choices(), value=AUTO_ADAPTER)
             self._add("adapter", adapter)
-            refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Refresh the list of adapters")
-        refresh.click(fn=lambda: gr.update(choices=self._adapters()), outputs=[adapter], queue=False)
+            refresh = ToolButton("🔄", elem_id=self._id("refresh"), tooltip="Refresh the lists of adapters and LoRAs")
+        refresh.click(fn=self._refreshed, outputs=[adapter, self._made["lora"]], queue=False)
+
+    def _refreshed(self) -> tuple[Any, Any]:
+        return gr.update(choices=self._adapter_choices()), gr.update(choices=self._lora_choices())
+
+    def _adapter_choices(self) -> list[str]:
+        return [AUTO_ADAPTER, *(info.name for info in self._files.adapters.usable())]
+
+    def _lora_choices(self) -> list[str]:
+        return ["", *self._files.loras.names()]
 
 
 def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
@@ -206,6 +244,16 @@ def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
 def _with_block(text: str, names: str) -> str:
     """The custom blocks with one more, given by both of its names; as they are for none."""
     return f"{text.rstrip()}\n{names.split()[0]}: 1.0".lstrip() if names else text
+
+
+def _governed_by(method: str) -> list[Any]:
+    """Which of GOVERNED a method has."""
+    return [_governed(name, field not in METHODS[method].lacks) for name, field in GOVERNED.items()]
+
+
+def _governed(name: str, shown: bool) -> Any:
+    """A LoRA's name goes when it is hidden: its tab is to carry no dot."""
+    return gr.update(visible=False, value="") if name == LORA and not shown else gr.update(visible=shown)
 
 
 def _blocks_example() -> str:
