@@ -101,7 +101,13 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize(
-    "settings", [{}, {"steps": 4, **NO_NEGATIVE}, {**HIRES, "prompt": LONG}], ids=["", "NGMS", "hires"]
+    "settings",
+    [
+        {},
+        {"steps": 4, **NO_NEGATIVE},
+        {**HIRES, "prompt": LONG, "hr_prompt": "a cat"},
+    ],  # two rows a call in the hires pass only
+    ids=["", "NGMS", "hires"],
 )
 def test_what_does_not_add_up_ends_the_job_and_is_forgotten(webui, by_the_book, name, settings):
     computed, told = WRONG[name]
