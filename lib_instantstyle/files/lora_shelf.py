@@ -13,7 +13,7 @@ from .loras import LoraInfo, inspect_lora
 from .shelf import Shelf
 
 ANY_FILE = ""  # a LoRA has no word in its table of names that all of them have
-IN_THE_WEBUI = "Put its file into the WebUI's LoRA folder, models/Lora, and give its name without the ending."
+IN_THE_WEBUI = "Put its file into the WebUI's LoRA folder, models/Lora, and use its name without the extension."
 LONGEST_NAME = 120  # characters of a wrong name that are compared with the others
 
 

@@ -66,7 +66,7 @@ def read_mask(source: str | Image.Image) -> Picture:
     """A mask, from the same: greys in RGB, white where it lets through. Raises PictureError when it is all black."""
     mask = Picture(source, as_mask)
     if not mask.image.getbbox():
-        raise PictureError("The mask is black all over, so that nothing would be left. Paint something white.", "mask")
+        raise PictureError("The mask is completely black, so nothing would be left. Paint some of it white.", "mask")
     return mask
 
 

@@ -30,7 +30,7 @@ class NamedFiles(ModelFiles):
         adapter_paths = [Path(path).expanduser() for path in adapters]
         encoder_paths = [Path(path).expanduser() for path in encoders]
         super().__init__(lambda: adapter_paths, lambda: encoder_paths, lora_folders=lambda: adapter_paths)
-        self.loras.way_out = "Name its file, or the folder it is in, and give its name without the ending."
+        self.loras.way_out = "Name its file or its folder, and use its name without the extension."
         for path in adapter_paths:
             if not path.exists():
                 raise AdapterNotFoundError(f"There is no file or folder {path}. Check the adapter's path.", "adapter")

@@ -72,9 +72,9 @@ def check_fits(lora: LoraInfo, unet: nn.Module, targets: Iterable[Target]) -> No
 def _refuse_blocks(lora: LoraInfo, scales: Mapping[Layer, float]) -> None:
     asked = dict.fromkeys(layer.block for layer, scale in scales.items() if scale or not any(scales.values()))
     raise UnknownBlockError(
-        f"{lora.path.name} has nothing for {', '.join(asked)}; it has something for "
+        f"{lora.path.name} contains nothing for {', '.join(asked)}, only for "
         f"{', '.join(dict.fromkeys(target.block for target in lora.pairs))}. Choose a preset with one of these blocks, "
-        "or original, which is all of them. (A block's own projections act where its layers have one scale.)",
+        "or original, which uses all of them. (A block's own projections act only if its layers have one scale.)",
         "preset",
     )
 

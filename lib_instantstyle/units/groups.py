@@ -47,35 +47,35 @@ class Source:
         "center",
         Choice(CROPS),
         "Crop",
-        "What the image encoder, which sees a square, sees of a reference that is none: a square at its center, top, "
-        "bottom, left or right; pad: all of it, with grey around it; squash: all of it, its sides made equal; tiles: "
-        "all of it, in two to six squares whose embeddings are averaged.",
+        "Which part of a reference the image encoder sees, since it takes only squares. center, top, bottom, left, "
+        "right: a square from there. pad: the whole picture with grey bars. squash: the whole picture, distorted to a "
+        "square. tiles: the whole picture in two to six squares, whose embeddings are averaged.",
     )
     combine: str = asked(
         "concat",
         Choice(COMBININGS),
         "Combine",
-        "How several pictures become one style. concat: their tokens stand side by side, and each place takes what "
-        "suits it; average: the mean of their embeddings; norm_average: the same after normalising each feature.",
+        "How several pictures become one style. concat: all their tokens are used side by side. average: the mean of "
+        "their embeddings. norm_average: the same, after normalising each feature.",
     )
     image_weights: tuple[float, ...] | None = asked(
         None,
         Numbers(0, 10, most=MAX_PICTURES),
         "Picture weights",
-        "How much each of several pictures counts beside the others: 1, 0.5. All alike if not given.",
+        "How much each of several pictures counts, for example 1, 0.5. If not given: all the same.",
     )
     image_mask: tuple[str | Image.Image, ...] = asked(
         (),
         Masks(optional=True),
         "Part that counts",
-        "White where the reference counts, black where it does not. A picture with transparency counts where it is "
-        "opaque, so a cut-out may be its own mask. One for all pictures, or one for each.",
+        "A mask for the reference: white where it counts, black where it is ignored. In a picture with transparency, "
+        "the opaque part counts, so a cut-out can be its own mask. One for all pictures, or one for each.",
     )
     adapter: str = asked(
         AUTO_ADAPTER,
         Text(),
         "Adapter",
-        "Name of the IP-Adapter file, without its ending; auto picks the best one installed.",
+        "Name of the IP-Adapter file, without the extension; auto picks the best one installed.",
     )
     method: str = asked(
         ADAPTER,
@@ -84,7 +84,7 @@ class Source:
         "Where the style comes from. " + " ".join(f"{one.name}: {one.told}." for one in METHODS.values()),
     )
     lora: str = asked(
-        "", Text(), "LoRA", "For the method lora: name of a LoRA in the WebUI's LoRA folder, without its ending."
+        "", Text(), "LoRA", "For the method lora: name of a LoRA in the WebUI's LoRA folder, without the extension."
     )
 
     def check_source(self) -> None:
@@ -92,10 +92,15 @@ class Source:
             raise UnitError(MISSING[METHODS[self.method].needs], METHODS[self.method].needs)
         masks = len(self.image_mask)
         if masks > 1 and masks != len(self.image):
-            raise UnitError(f"Give one mask, or one for each picture: {len(self.image)}; got {masks}.", "image_mask")
+            raise UnitError(
+                f"There must be one mask, or one for each of the {len(self.image)} pictures; got {masks}.", "image_mask"
+            )
         weights = self.image_weights
         if weights is not None and len(weights) != len(self.image):
-            raise UnitError(f"Give a weight for each picture: {len(self.image)}; got {len(weights)}.", "image_weights")
+            raise UnitError(
+                f"There must be one weight for each of the {len(self.image)} pictures; got {len(weights)}.",
+                "image_weights",
+            )
         if weights is not None and not any(weights):
             raise UnitError(
                 "Some picture must weigh more than 0; to turn the reference off, set its weight to 0.", "image_weights"
@@ -133,8 +138,8 @@ class Where:
         (),
         Masks(most=1, optional=True),
         "Region",
-        "Where in the result the style acts: a picture laid over it, white where it acts, black where it does not, "
-        "grey in between. One with transparency acts where it is opaque.",
+        "A mask for the result: the style acts where it is white, not where it is black, and partly where it is grey. "
+        "In a picture with transparency, the style acts in the opaque part.",
     )
     fusion: str = asked(
         "add",

@@ -37,7 +37,7 @@ METHODS: dict[str, Method] = {
         Method(
             LORA,
             "LoRA",
-            "a LoRA, of which only the preset's blocks act",
+            "a LoRA, limited to the preset's blocks",
             "B-LoRA, arXiv:2403.14572",
             "lora",
             ("image", *_OF_PICTURES, "adapter", *_OF_TOKENS, *_REMOVAL),

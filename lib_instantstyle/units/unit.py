@@ -61,10 +61,12 @@ def _check_meaning(unit: StyleUnit) -> None:
     method = METHODS[unit.method]
     for name in method.lacks:
         if getattr(unit, name) != DEFAULTS[name]:
-            raise UnitError(f"has no meaning with the method {method.name}. Leave it out, or set another method.", name)
+            raise UnitError(
+                f"has no effect with the method {method.name}. Leave it out, or choose another method.", name
+            )
     if PRESETS[unit.preset].pushes and "push_weight" in method.lacks:
-        precise = f"The preset {unit.preset} has no meaning with the method {method.name}"
-        raise UnitError(f"{precise}: guidance pushes away from a picture there. Set another preset.", "preset")
+        precise = f"The preset {unit.preset} cannot be used with the method {method.name}"
+        raise UnitError(f"{precise}: it pushes away from a reference picture. Choose another preset.", "preset")
 
 
 def checked(name: object, value: object) -> Any:

@@ -48,9 +48,9 @@ def test_a_lora_takes_the_place_of_picture_adapter_and_encoder(
 
 REFUSED_CALLS: list[tuple[list[str], str]] = [
     (["--method", "lora"], "needs --lora"),
-    (["--lora", "nothing.safetensors"], "--lora goes with --method lora only"),
+    (["--lora", "nothing.safetensors"], "--lora is only for --method lora"),
     (["--method", "lora", "--lora", "nothing.safetensors"], "There is no file nothing.safetensors"),
-    (["--method", "lora", "--lora", __file__, "--style", "a.png"], "--style goes with --method adapter only"),
+    (["--method", "lora", "--lora", __file__, "--style", "a.png"], "--style is only for --method adapter"),
     (["--method", "paint", "--lora", __file__], "must be one of adapter, lora"),
     ([], "needs --style"),
 ]

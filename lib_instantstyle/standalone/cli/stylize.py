@@ -71,7 +71,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("stylize", help="make pictures in the style of a reference", description=__doc__)
     _add_what(parser)
     _add_models(parser)
-    parser.add_argument("--lora", type=Path, metavar="FILE", help="for --method lora: the file, in place of --style")
+    parser.add_argument(
+        "--lora", type=Path, metavar="FILE", help="for --method lora: the LoRA file, instead of --style"
+    )
     for option, name, kind, value in UNIT_OPTIONS:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
     for option, name in MASK_OPTIONS:
@@ -128,10 +130,10 @@ def _check_parts(options: argparse.Namespace) -> None:
     method = checked("method", options.method)
     for name, part in [(name, part) for name, parts in PARTS.items() if name != method for part in parts]:
         if getattr(options, part):
-            raise InstantStyleError(f"--{part} goes with --method {name} only; the method is {method}.")
+            raise InstantStyleError(f"--{part} is only for --method {name}; the method is {method}.")
     for part in PARTS[method]:
         if not getattr(options, part):
-            raise InstantStyleError(f"The method {method} needs --{part}; it was not given.")
+            raise InstantStyleError(f"The method {method} needs --{part}, but it was not given.")
 
 
 def _files(options: argparse.Namespace) -> NamedFiles:
