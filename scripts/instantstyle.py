@@ -39,7 +39,6 @@ class InstantStyleScript(scripts.Script):
 
     def process(self, p: Any, *args: Any) -> None:
         with refusing(p, refuse_planned):
-            write_infotext(p, (), __version__)
             job.begin(p, in_cell(p, requested_units(args)))
             write_infotext(p, job.plans, __version__)
 

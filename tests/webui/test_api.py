@@ -12,7 +12,8 @@ from lib_instantstyle.reference.analysis import Analysis, Meter, Parts
 from lib_instantstyle.units.unit import FIELDS
 
 from ..published import install
-from ..tiny import encoded
+from ..tiny import encoded, vision_model
+from ..tiny.clip import POOLED
 from .seen import unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
@@ -107,6 +108,7 @@ def test_an_adapter_whose_encoder_is_missing_says_so(
 ) -> None:
     (tmp_path / "ControlNet").mkdir()
     (tmp_path / "ControlNet/base.safetensors").symlink_to(web.models_path / "ControlNet/base.safetensors")
+    vision_model(projection_dim=2 * POOLED).save_pretrained(tmp_path / "clip_vision/other", safe_serialization=True)
     monkeypatch.setattr("modules.paths.models_path", str(tmp_path))
     found = client.get("/instantstyle/adapters").json()["adapters"]
     assert [one["encoder_installed"] for one in found] == [False]

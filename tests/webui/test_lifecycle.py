@@ -6,12 +6,17 @@ from copy import copy
 from typing import Any
 
 import pytest
+import torch
+
+from lib_instantstyle.style.attention import StyledLayer
+from lib_instantstyle.style.session import StyleSession
 
 from .seen import farthest, hooks, same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 
 from .fakes import A1111
+from .fakes.processing import process_images
 from .formula import by_formula
 
 
@@ -53,8 +58,10 @@ def test_rows_are_told_apart_in_every_layout(web: A1111, fields: dict[str, Any])
 def test_a_foreign_job_in_between_is_not_styled_and_the_own_one_goes_on(web: A1111) -> None:
     alone, plain, made = web.generate(unit()), web.plain(), []
     web.add_neighbour(process_before_every_sampling=lambda p, **kwargs: made.append(web.plain()))
-    assert same(web.generate(unit()).images, alone.images)
+    p = web.job(unit())
+    assert same(web.process(p).images, alone.images)
     assert same(made[0].images, plain.images)
+    assert not p.comments  # the foreign calls are none of ours, and nothing to be told of
 
 
 def test_a_foreign_job_after_the_last_pass_is_not_styled(web: A1111) -> None:
@@ -65,10 +72,20 @@ def test_a_foreign_job_after_the_last_pass_is_not_styled(web: A1111) -> None:
     assert all(same(one.images, plain.images) for one in made)
 
 
+def test_between_sampling_and_the_next_picture_the_model_is_bare(web: A1111) -> None:
+    """Whatever works on the picture may call the UNet itself."""
+    left: list[int] = []
+    web.add_neighbour(postprocess_image=lambda p, pp: left.append(hooks(web)))
+    web.generate(unit(), n_iter=2)
+    assert left == [0, 0]
+
+
 def test_a_refused_unit_ends_the_job_before_it_starts(web: A1111) -> None:
-    refused = web.library("refusals").InstantStyleRefused
+    refused, started = web.library("refusals").InstantStyleRefused, []
+    web.add_neighbour(process_before_every_sampling=lambda p, **_: started.append(p))
     with pytest.raises(refused) as caught:
         web.generate(unit(adapter="nothing"))
+    assert not started
     assert caught.value.status_code == 404
     assert caught.value.detail["field"] == "adapter"
     assert hooks(web) == 0
@@ -83,6 +100,52 @@ def test_an_error_while_hooks_are_put_in_place_ends_the_job(web: A1111, monkeypa
     with pytest.raises(web.library("refusals").InstantStyleRefused, match="out of memory") as caught:
         web.generate(unit())
     assert caught.value.status_code == 500
+
+
+def left_behind(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that fails with some hooks in place, and that nobody closes."""
+    attach, made = StyledLayer.attach, []
+
+    def fail_at_the_second(self: StyledLayer) -> None:
+        attach(self)
+        made.append(self)
+        if len(made) == 2:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(StyledLayer, "attach", fail_at_the_second)
+    with pytest.raises(web.library("refusals").InstantStyleRefused):
+        process_images(web.job(unit()))
+
+
+def test_a_refused_pass_leaves_no_hook_behind(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind(web, monkeypatch)
+    assert hooks(web) == 0
+
+
+def test_a_reload_of_the_page_takes_out_what_a_broken_job_left(web: A1111) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    broken = web.sd_model.model.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        process_images(web.job(unit()))
+    broken.remove()
+    assert hooks(web) > 0
+    web.reload_ui()
+    assert hooks(web) == 0
+
+
+def test_references_are_computed_in_their_own_numbers(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach, cast = StyleSession.attach, []
+
+    def look(self: StyleSession, plans: Any) -> None:
+        cast.append(torch.is_autocast_cpu_enabled())
+        attach(self, plans)
+
+    monkeypatch.setattr(StyleSession, "attach", look)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        web.generate(unit())
+    assert cast == [False]
 
 
 def test_a_style_that_never_reached_the_unet_is_refused(web: A1111) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lib_instantstyle.reference.analysis import Analyst
 from lib_instantstyle.reference.embedding import BATCH
 from lib_instantstyle.reference.vocabulary import vocabulary
 from lib_instantstyle.units.errors import StoppedError
@@ -52,7 +53,7 @@ def test_a_plain_picture_is_not_measured(measuring: A1111) -> None:
 
 def test_the_picture_is_compared_with_its_own_prompt(measuring: A1111) -> None:
     measuring.generate(unit(), prompt="a tall tower")
-    assert "a tall tower" in measuring.sd_model.read
+    assert measuring.sd_model.read.count("a tall tower") == 2  # for the picture, and to compare it
 
 
 def test_a_picture_is_measured_after_another_script_has_wound_the_job_up(measuring: A1111) -> None:
@@ -72,6 +73,19 @@ def test_what_cannot_be_measured_is_told_and_keeps_the_picture(
     p = measuring.job(unit())
     assert "InstantStyle could not measure a picture: no room" in measuring.shown(p)
     assert measured(measuring.made) == [False]
+
+
+def test_a_picture_that_cannot_be_measured_has_no_measure_of_another(
+    measuring: A1111, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Analyst.measure
+
+    def once(*args: Any) -> Any:
+        monkeypatch.setattr(Analyst, "measure", lambda *_: 1 / 0)
+        return measure(*args)
+
+    monkeypatch.setattr(Analyst, "measure", once)
+    assert measured(measuring.generate(unit(), n_iter=2))[1:] == [True, False]
 
 
 def test_a_short_look_neither_waits_nor_disturbs(web: A1111) -> None:

@@ -192,9 +192,10 @@ def test_a_lora_hides_what_means_nothing_with_it_and_reaches_the_job(
 class TestStatus:
     """What stands above the references, and the download button."""
 
-    def test_it_names_what_auto_takes(self, page: Any) -> None:
-        assert "Auto uses" in page.value("status")
-        assert page["download"]["visible"] is False
+    def test_it_names_what_auto_takes(self, web: A1111, page: Any) -> None:
+        for shown in (web.page(), page):  # before and after the panel is switched on
+            assert "Auto uses" in shown.value("status")
+            assert shown["download"]["visible"] is False
 
     @pytest.fixture
     def bare(self, web: A1111, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -274,6 +275,7 @@ class TestAnalysis:
         page.enter("unit1_content_scale", 0.4)
         assert not page["unit1_words"]["visible"]
         assert not page["unit1_meter"]["visible"]
+        assert not page.value("unit1_meter")
 
     def test_it_needs_a_picture(self, page: Any) -> None:
         page.press("unit1_analyse")
@@ -338,7 +340,10 @@ def test_progress_without_gradios_queue_asks_for_no_bar(web: A1111) -> None:
     assert plain(1, 2) == (1, 2)
     assert plain.__defaults__ is None
     web.cmd_opts.no_gradio_queue = False
-    assert with_progress(lambda progress, *values: values).__defaults__ is not None
+    barred, shown = with_progress(lambda progress, *values: progress(0.5, "half") or values), []
+    assert barred.__defaults__ is not None
+    assert barred(lambda share, desc: shown.append((share, desc)), 1, 2) == (1, 2)
+    assert shown == [(0.5, "half")]
 
 
 def test_building_the_page_again_changes_nothing(web: A1111) -> None:

@@ -55,8 +55,8 @@ def test_the_model_calls_of_every_pass_are_counted(web: A1111, fields: dict[str,
 
 
 def test_img2img_counts_the_steps_it_takes(web: A1111) -> None:
-    with pytest.raises(Exception, match="this job makes 4 model calls"):  # int(0.75 · 4) + 1
-        web.generate(unit(start=0.99, end=0.995), tab="img2img", steps=4, init_images=[picture(1)])
+    with pytest.raises(Exception, match="this job makes 7 model calls"):  # int(0.75 · 8) + 1
+        web.generate(unit(start=0.99, end=0.995), tab="img2img", steps=8, init_images=[picture(1)])
 
 
 def test_a_job_with_an_unknown_sampler_counts_its_steps(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:

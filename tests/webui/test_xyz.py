@@ -40,6 +40,7 @@ def cells(web: A1111, p: Any, name: str, values: list[Any]) -> list[Any]:
 
 def test_there_is_one_axis_for_each_field_also_after_a_reload(web: A1111) -> None:
     web.reload_ui()
+    web.callbacks.fire("before_ui")
     assert [one.label for one in web.axis_options] == [f"[InstantStyle] {FIELDS[name].label}" for name in AXES]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 
 from .forge import ForgeHost, memory_management
 from .webui_host import WebUIHost
 
 
-@cache
 def live_host() -> WebUIHost:
-    """The host of the process: it outlives "Reload UI", which executes the script anew but not the library."""
+    """A host for the WebUI that is running; the job keeps it for the life of the process."""
     if "modules_forge" in sys.modules and memory_management() is not None:
         return ForgeHost()
     from .a1111 import A1111Host
