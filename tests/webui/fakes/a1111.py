@@ -20,7 +20,7 @@ from ...tiny import encoded
 from . import infotext, sampling, shared, xyz_grid
 from .callbacks import ScriptCallbacks, Swallowed
 from .checkpoint import Checkpoint
-from .components import InputAccordion, ToolButton, tooltips
+from .components import InputAccordion, ToolButton, not_served, tooltips
 from .loading import WING, installed, module
 from .page import Page
 from .processing import Img2Img, Job, Processed, Txt2Img, process_images
@@ -80,6 +80,10 @@ class A1111:
         self.callbacks.fire("ui_settings")
         self.callbacks.fire("before_ui")
         self.runners = {tab: ScriptRunner(self.scripts_data, tab == "img2img", self.swallowed) for tab in KINDS}
+        with not_served():
+            self._build_pages()
+
+    def _build_pages(self) -> None:
         with gr.Blocks() as self.demo:
             for tab, runner in self.runners.items():
                 self._build_tab(tab, runner)

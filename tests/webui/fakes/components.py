@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
+from gradio.routes import App
 
 # gradio 4 has no common __init__ that takes what it does not know, so each class is taught
 KINDS = (
@@ -36,6 +37,17 @@ def tooltips() -> Iterator[None]:
         Block.get_config = config
         for kind, init in inits:
             kind.__init__ = init
+
+
+@contextmanager
+def not_served() -> Iterator[None]:
+    """Pages are built without gradio's own HTTP server, which takes longer than all the rest and answers nobody here."""
+    create = App.create_app
+    App.create_app = staticmethod(lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        App.create_app = create
 
 
 def _with_tooltip(init: Callable[..., None]) -> Callable[..., None]:

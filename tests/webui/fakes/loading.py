@@ -27,21 +27,21 @@ def module(live: Mapping[str, Callable[[], Any]] | None = None, **contents: Any)
     return made
 
 
-def replaced(name: str, host: Mapping[str, ModuleType]) -> bool:
-    """Whether a module goes away while a host runs: its own, and our wing, which holds on to the last host's."""
+def replaced(host: Mapping[str, ModuleType]) -> list[str]:
+    """The modules that go away while a host runs: its own, and our wing, which holds on to the last host's."""
     roots = {one.partition(".")[0] for one in host}
-    return name.partition(".")[0] in roots or name == WING or name.startswith(f"{WING}.")
+    return [name for name in sys.modules if name.partition(".")[0] in roots or f"{name}.".startswith(f"{WING}.")]
 
 
 @contextmanager
 def installed(host: Mapping[str, ModuleType]) -> Iterator[None]:
     """These modules, by dotted names, are the only ones under their first names; afterwards all is as before."""
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if replaced(name, host)}
+    kept = {name: sys.modules.pop(name) for name in replaced(host)}
     sys.modules.update(with_packages(host))
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if replaced(name, host)]:
+        for name in replaced(host):
             del sys.modules[name]
         sys.modules.update(kept)
         lib_instantstyle.__dict__.pop("webui", None)
