@@ -52,7 +52,7 @@ class Probe(nn.Module):
         return [head(pooled.flatten(1)) for head in self.heads]
 
 
-def train_probe(features: Tensor, truth: Tensor, steps: int = 600, batch: int = 128) -> Probe:
+def train_probe(features: Tensor, truth: Tensor, steps: int, batch: int) -> Probe:
     torch.manual_seed(0)
     probe = Probe(features.shape[-1])
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.02)
@@ -153,12 +153,12 @@ def encoded(vision: nn.Module, pixels) -> tuple[Tensor, Tensor]:
     return torch.cat([o.image_embeds for o in outputs]), torch.cat([o.hidden_states[-2] for o in outputs])
 
 
-def open_bench(folder: Path, count: int) -> tuple[Bench, Probe, Probe]:
+def open_bench(folder: Path, count: int, steps: int = 600, batch: int = 128) -> tuple[Bench, Probe, Probe]:
     """Draw pictures into the folder, encode them, train the probes on four times as many others."""
     clip, known, shown = trained_towers(), scenes(4 * count, 1), scenes(count, 2)
     pooled, hidden = encoded(clip.vision, pictures(folder, known, f"known-{count}"))
     truth = torch.tensor([labels(scene) for scene in known])
-    probes = train_probe(pooled[:, None], truth), train_probe(hidden, truth)
+    probes = train_probe(pooled[:, None], truth, steps, batch), train_probe(hidden, truth, steps, batch)
     pooled, hidden = encoded(clip.vision, pictures(folder, shown, f"shown-{count}"))
     grey = encoded_grey(clip.vision)
     text = dict(zip(SUBJECTS, clip.text_embeds([f"a {subject}" for subject in SUBJECTS]).split(1)))
