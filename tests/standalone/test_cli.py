@@ -30,6 +30,7 @@ from lib_instantstyle.units.errors import InstantStyleError, StyleNotAppliedErro
 
 from ..published import install
 from ..tiny import picture
+from .forked import start
 
 ROOT = Path(__file__).parents[2]
 Arguments = Callable[..., list[str]]
@@ -153,14 +154,11 @@ def test_a_killed_batch_goes_on_where_it_was(
     prompts.write_text("\n".join(f"a cat {'!' * number}" for number in range(1, 6)), "utf-8")
     given = arguments("--prompts", prompts, "--json", style=references, prompt=None)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lib_instantstyle", *given]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads would only get in each other's way
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=alone)
+    running = start(given, tmp_path)
     deadline = time.monotonic() + 120
-    while len(list(out.glob("*.png"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(out.glob("*.png"))) < 2 and running.process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert running.ended(timeout=0) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     assert 2 <= len(before) < 10
     json.loads((out / "index.json").read_text("utf-8"))  # never half a file

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lib_instantstyle.standalone.training import Settings
+from lib_instantstyle.standalone.training import Settings, materials
 
 from ...tiny import picture, vision_model
 from ...tiny.pipelines import SIDE, tiny_pipeline
@@ -41,8 +41,28 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def opened() -> dict[str, Any]:
+    return {}
+
+
 @pytest.fixture
-def settings(models: Path, pictures: Path, tmp_path: Path) -> SettingsMaker:
+def opened_once(models: Path, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny bases are read from disk once: a training leaves what is frozen as it is; that has its own test."""
+    read = materials.open_frozen
+
+    def open_once(settings: Settings, place: materials.Place) -> Any:
+        if Path(settings.base).parent != models:
+            return read(settings, place)
+        key = f"{settings.base} {place.device} {place.dtype}"
+        opened[key] = opened.get(key) or read(settings, place)
+        return opened[key]
+
+    monkeypatch.setattr(materials, "open_frozen", open_once)
+
+
+@pytest.fixture
+def settings(models: Path, pictures: Path, tmp_path: Path, opened_once: None) -> SettingsMaker:
     """A short training of the style block; whatever is given changes it."""
 
     def made(**changes: Any) -> Settings:

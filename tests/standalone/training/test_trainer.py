@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from lib_instantstyle.standalone.training.settings import KINDS
 from lib_instantstyle.standalone.training.trainer import Run
 from lib_instantstyle.units.errors import InstantStyleError
 
+from ..forked import start
 from .conftest import SettingsMaker, write_pictures
 from .test_shards import png, write_shard
 
@@ -83,15 +82,11 @@ def test_a_training_on_data_encoded_as_it_comes_resumes_too(settings: SettingsMa
 
 def test_a_killed_training_goes_on_to_the_very_same_curve(settings: SettingsMaker, tmp_path: Path) -> None:
     given = settings(steps=300, save_every=2, out=tmp_path / "killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen([sys.executable, *command(given)], cwd=ROOT, env=environment)
-    try:
-        until = time.monotonic() + 240
-        while len(Checkpoints(given.out, 2).paths()) < 2 and running.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-    finally:
-        running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    running = start(command(given)[2:], tmp_path)
+    until = time.monotonic() + 240
+    while len(Checkpoints(given.out, 2).paths()) < 2 and running.process.is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert running.ended(timeout=0) == -signal.SIGKILL
     reached = int(Checkpoints(given.out, 2).paths()[-1].stem.removeprefix("step-"))
     train(settings(steps=reached + 3, save_every=2, out=given.out, resume=True))
     train(settings(steps=reached + 3, out=tmp_path / "whole"))
