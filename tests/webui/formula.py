@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..by_hand import World
 from ..style.styled import attend
@@ -50,7 +50,7 @@ def key_values(world: World) -> list[KeyValue]:
 
 
 def _styled(
-    attn2: nn.Module, image: KeyValue, uncond: Tensor, share: Callable[[], Tensor | float]
+    attn2: Any, image: KeyValue, uncond: Tensor, share: Callable[[], Tensor | float]
 ) -> Callable[..., Tensor]:
     heads: int = attn2.heads
 

@@ -141,8 +141,12 @@ def test_an_analysis_that_cannot_be_made_is_refused(client: TestClient, body: An
 
 
 def test_analysis_waits_for_its_turn(client: TestClient, web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
-    held, found = [], Analysis((), Meter((), None), Parts("base", "model", None))
-    look = lambda *_, **__: held.append(web.queue_lock.locked()) or found  # noqa: E731
+    held: list[bool] = []
+
+    def look(*_: Any, **__: Any) -> Analysis:
+        held.append(web.queue_lock.locked())
+        return Analysis((), Meter((), None), Parts("base", "model", None))
+
     monkeypatch.setattr(web.library("measuring").live_analyst(), "analyse_until", look)
     client.post("/instantstyle/analyze", json=unit())
     assert held == [True]

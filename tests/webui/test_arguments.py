@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lib_instantstyle.units.errors import UnitError
+from lib_instantstyle.units.routing import PRESETS
 from lib_instantstyle.units.unit import DEFAULTS, FIELDS, StyleUnit
 from lib_instantstyle.webui.arguments import (
     NO_UNIT,
@@ -36,6 +37,15 @@ def arguments(*tabs: dict[str, Any], is_on: bool = True, slots: tuple[Any, ...] 
 
 def test_every_field_of_the_schema_has_a_control() -> None:
     assert set(PANEL_VALUES) == {*FIELDS, "more_pictures"}
+
+
+def test_the_order_of_controls_never_changes() -> None:
+    """Scripts of others send values by their places; new controls go to the end."""
+    first = "enabled image more_pictures adapter preset weight layout_weight blocks content_prompt content_scale "
+    first += "content_method start end content_renorm content_image negative_image push_weight curve layout_curve "
+    first += "passes fusion kv_scaling"
+    known = tuple(first.split())
+    assert PANEL_VALUES[: len(known)] == known
 
 
 @pytest.mark.parametrize("limit", [1, 3, 10])
@@ -122,6 +132,20 @@ def test_the_layout_weight_counts_only_with_its_preset() -> None:
     tab = {"image": PICTURE, "layout_weight": 0.4}
     assert requested_units(arguments(tab))[0].layout_weight is None
     assert requested_units(arguments({**tab, "preset": "style_and_layout"}))[0].layout_weight == 0.4
+
+
+def test_the_push_counts_only_with_its_preset() -> None:
+    tab = {"image": PICTURE, "push_weight": 0.4}
+    assert requested_units(arguments(tab))[0].push_weight is None
+    pushing = next(preset.name for preset in PRESETS.values() if preset.pushes)
+    assert requested_units(arguments({**tab, "preset": pushing}))[0].push_weight == 0.4
+
+
+@pytest.mark.parametrize("sent", ["/etc/passwd", ["/etc/passwd"], [{"name": "/etc/passwd"}], [b"x", "/etc/passwd"], 1])
+def test_no_path_in_the_place_of_files_is_opened(sent: Any) -> None:
+    with pytest.raises(UnitError, match="must be uploaded files") as caught:
+        requested_units(arguments({"image": PICTURE, "more_pictures": sent}))
+    assert caught.value.field == "image"
 
 
 def test_slots_go_before_the_panel() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 from .fakes.forge import Forge, ReForge
 from .fakes.forge_model import Clip, Patcher
 from .fakes.forge_sampling import calc_cond_uncond_batch
+from .fakes.loading import module
 from .formula import by_formula
 
 LONGER, MUCH_LONGER = " ".join(["word"] * 12), " ".join(["word"] * 40)  # 3 chunks; 8: more than is repeated
@@ -234,6 +237,44 @@ def test_a_unet_that_was_compiled_is_refused(web: Forge) -> None:
     p = web.job(unit(), is_api=True)
     with pytest.raises(web.library("refusals").InstantStyleRefused, match="without --torch-compile"):
         web.process(p)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_unet_that_passes_hooks_by_is_blamed_on_compiling_where_it_was_compiled(web: Forge, wrapped: bool) -> None:
+    model = web.load().forge_objects_original.unet.model
+
+    def compiled(p: Any, **_: Any) -> None:
+        """As torch.compile puts it there: the UNet is called, its layers' hooks are not."""
+        if wrapped:
+            model.apply_model = partial(type(model).apply_model, model)
+        web.unet.forward = lambda x, *args, **kwargs: x
+
+    web.add_neighbour(process_before_every_sampling=compiled)
+    with pytest.raises(web.library("refusals").InstantStyleRefused) as caught:
+        web.process(web.job(unit(), is_api=True))
+    assert ("torch.compile" in str(caught.value)) is wrapped
+    assert "replaced its attention" in str(caught.value) or wrapped
+
+
+def test_what_a_text_encoder_comes_from_is_in_the_checkpoints_name(
+    web: Forge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Forge loads modules beside the checkpoint, Forge Classic has one chosen: other texts, another name."""
+    host, sd_models = web.library("job").live_job().host, web.library("hosts.forge").sd_models
+    names = [host.checkpoint_name(["a roof"])]
+    for content in ("one", "two"):
+        (tmp_path / f"{content}.safetensors").write_text(content)
+        chosen = str(tmp_path / f"{content}.safetensors")
+        beside = SimpleNamespace(sd_model=web.sd_model, forge_loading_parameters={"additional_modules": [chosen]})
+        with monkeypatch.context() as patched:
+            patched.setattr(sd_models, "model_data", beside, raising=False)
+            names.append(host.checkpoint_name(["a roof"]))
+        option = SimpleNamespace(te_info=SimpleNamespace(filename=chosen))
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "modules.sd_text_encoder", module(current_text_encoder_option=option))
+            names.append(host.checkpoint_name(["a roof"]))
+    assert len(set(names)) == 3
+    assert names[1:3] != names[3:]
 
 
 # Where a job of the page is refused, and what is said.

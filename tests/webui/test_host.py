@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,8 @@ from .seen import unit
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 
 from .fakes import A1111
+
+LINEAR: Any = torch.nn.Linear
 
 
 @pytest.fixture
@@ -80,6 +84,10 @@ def test_without_emphasis_brackets_need_no_escape(web: A1111, host: Any) -> None
     assert web.sd_model.read[-1] == "a (Red) dog"
 
 
+def test_the_webuis_tokenizer_stands_in_for_one_that_a_clip_file_lacks(host: Any) -> None:
+    assert host.tokenizer()("a dog") == sys.modules["modules.sd_hijack_open_clip"].tokenizer.encode("a dog")
+
+
 def test_a_textual_inversion_changes_the_checkpoints_name_where_it_is_named(web: A1111, host: Any) -> None:
     before = host.checkpoint_name(["a dog in Mystyle"])
     web.word_embeddings["mystyle"] = SimpleNamespace(vec={"clip_g": torch.ones(1, 4)})
@@ -138,20 +146,35 @@ def test_a_clip_file_reads_content_where_that_is_set(
     assert asked == [pristine]
 
 
-def test_our_models_are_computed_in_their_own_numbers(web: A1111) -> None:
+def test_our_models_are_computed_in_their_own_numbers(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the WebUI casts whole classes of layers by giving them another forward."""
     uncast = web.library("hosts.a1111_casting").uncast
-    own, cast = torch.nn.Linear.forward, lambda self, x: x.half()
-    linear = torch.nn.Linear(2, 2)
-    torch.nn.Linear.org_forward, torch.nn.Linear.forward = own, cast
-    try:
-        with uncast():
-            assert linear(torch.ones(1, 2)).dtype == torch.float32
-            assert not hasattr(torch.nn.Linear, "org_forward")
-        assert (torch.nn.Linear.forward, torch.nn.Linear.org_forward) == (cast, own)
-    finally:
-        torch.nn.Linear.forward = own
-        del torch.nn.Linear.org_forward
+    own, cast = LINEAR.forward, lambda self, x: x.half()
+    monkeypatch.setattr(LINEAR, "org_forward", own, raising=False)
+    monkeypatch.setattr(LINEAR, "forward", cast)
+    with uncast():
+        assert LINEAR(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+        assert not hasattr(LINEAR, "org_forward")
+    assert (LINEAR.forward, LINEAR.org_forward) == (cast, own)
+
+
+class Derived(torch.nn.Linear):
+    """A class whose parent is cast."""
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_classes_that_are_cast_are_so_afterwards_and_their_heirs_are_left_alone(
+    web: A1111, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    own, cast = LINEAR.forward, lambda self, x: x.half()
+    monkeypatch.setattr("modules.devices.patch_module_list", [LINEAR, Derived])
+    monkeypatch.setattr(LINEAR, "org_forward", own, raising=False)
+    monkeypatch.setattr(LINEAR, "forward", cast)
+    with contextlib.suppress(ZeroDivisionError), web.library("hosts.a1111_casting").uncast():
+        assert Derived(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+        assert not fails or 1 / 0
+    assert (LINEAR.forward, LINEAR.org_forward) == (cast, own)
+    assert not {"forward", "org_forward"} & set(vars(Derived))
 
 
 def test_our_models_are_not_computed_under_autocast(web: A1111) -> None:

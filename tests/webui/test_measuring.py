@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from lib_instantstyle.reference.analysis import Analyst
 from lib_instantstyle.reference.embedding import BATCH
@@ -12,6 +13,7 @@ from lib_instantstyle.reference.vocabulary import vocabulary
 from lib_instantstyle.units.errors import StoppedError
 from lib_instantstyle.units.unit import StyleUnit
 
+from ..tiny import encoded, picture
 from .seen import same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
@@ -54,6 +56,21 @@ def test_a_plain_picture_is_not_measured(measuring: A1111) -> None:
 def test_the_picture_is_compared_with_its_own_prompt(measuring: A1111) -> None:
     measuring.generate(unit(), prompt="a tall tower")
     assert measuring.sd_model.read.count("a tall tower") == 2  # for the picture, and to compare it
+
+
+def test_each_picture_of_a_batch_is_compared_with_its_own_prompt(measuring: A1111) -> None:
+    texts = ["a tall tower", "a low roof"]
+    measuring.add_neighbour(process=lambda p: setattr(p, "all_prompts", texts))
+    compared: list[str] = []
+    measuring.add_neighbour(postprocess_image=lambda p, pp: compared.append(measuring.sd_model.read[-1]))
+    measuring.generate(unit(), batch_size=2)
+    assert compared == texts
+
+
+def test_a_picture_is_measured_by_the_first_reference_that_acts(measuring: A1111) -> None:
+    idle = unit(weight=0, image=encoded(picture(5)))
+    both, alone = (measuring.generate(*units).infotexts[0] for units in ((idle, unit()), (unit(),)))
+    assert both.partition("InstantStyle measured")[2] == alone.partition("InstantStyle measured")[2] != ""
 
 
 def test_a_picture_is_measured_after_another_script_has_wound_the_job_up(measuring: A1111) -> None:
@@ -99,6 +116,12 @@ def test_a_short_look_neither_waits_nor_disturbs(web: A1111) -> None:
     web.queue_lock.release()
 
 
+@pytest.mark.parametrize("look", ["analyst_if_free", "analyst_in_turn"])
+def test_looks_are_computed_in_their_own_numbers(web: A1111, look: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), getattr(web.library("measuring"), look)():
+        assert not torch.is_autocast_cpu_enabled()
+
+
 def test_an_error_in_a_look_gives_the_queue_back(web: A1111) -> None:
     measuring = web.library("measuring")
     for look in (measuring.analyst_if_free, measuring.analyst_in_turn):
@@ -115,10 +138,15 @@ def test_a_long_look_waits_for_its_turn(web: A1111) -> None:
 
 def reading(web: A1111, monkeypatch: pytest.MonkeyPatch, progress: Any) -> tuple[Any, list[str]]:
     """An analysis in turns of one part of the vocabulary each, and the tasks that the WebUI hears of."""
-    measuring, state, tasks = web.library("measuring"), web.library("measuring").shared.state, []
-    begin = state.begin
+    measuring, tasks = web.library("measuring"), list[str]()
+    begin = web.state.begin
+
+    def note(job: str) -> None:
+        tasks.append(job)
+        begin(job)
+
     monkeypatch.setattr(measuring, "TURN", -1.0)
-    monkeypatch.setattr(state, "begin", lambda job: (tasks.append(job), begin(job))[1])
+    monkeypatch.setattr(web.state, "begin", note)
     asked = StyleUnit.from_dict(unit())
     return measuring.analyse_in_turn(asked, 3, progress), tasks
 

@@ -35,7 +35,8 @@ def test_a_unit_acts_from_its_start_to_its_end(web: A1111, window: dict[str, flo
 
 
 def test_a_window_between_two_steps_is_refused_with_what_the_job_makes(web: A1111) -> None:
-    with pytest.raises(Exception, match=r"start 0.5 and end 0.6: this job makes 3 model calls") as caught:
+    refused = web.library("refusals").InstantStyleRefused
+    with pytest.raises(refused, match=r"start 0.5 and end 0.6: this job makes 3 model calls") as caught:
         web.generate(unit(start=0.5, end=0.6))
     assert (caught.value.status_code, caught.value.detail["unit"], caught.value.detail["field"]) == (422, 1, "start")
 
@@ -66,11 +67,22 @@ def test_a_job_with_an_unknown_sampler_counts_its_steps(web: A1111, monkeypatch:
 
 
 def test_both_passes_of_a_hires_job_are_styled(web: A1111) -> None:
-    fields = {"enable_hr": True, "hr_second_pass_steps": 2}
+    fields: dict[str, Any] = {"enable_hr": True, "hr_second_pass_steps": 2}
     with by_formula(web):
         expected = web.plain(**fields)
     assert farthest(web.generate(unit(), **fields).images, expected.images) <= 1
     assert hooks(web) == 0
+
+
+@pytest.mark.parametrize("passes", ["first", "hires"])
+def test_a_unit_acts_in_the_pass_it_is_for(web: A1111, passes: str) -> None:
+    now: list[bool] = []
+    web.callbacks.registrar("cfg_denoiser")(lambda params: now.append(params.denoiser.p.is_hr_pass))
+    with by_formula(web, acts=lambda: now[-1] is (passes == "hires")):
+        expected = web.plain(enable_hr=True)
+    styled = web.generate(unit(passes=passes), enable_hr=True)
+    assert farthest(styled.images, expected.images) <= 1
+    assert farthest(styled.images, web.generate(unit(), enable_hr=True).images) > 1
 
 
 def test_img2img_is_styled(web: A1111) -> None:
@@ -124,6 +136,29 @@ def test_a_picture_after_one_that_ended_early_does_not_say_so(web: A1111) -> Non
     web.add_neighbour(postprocess_image=only_once)
     texts = web.generate(unit(), refiner=(0.5, other), n_iter=2).infotexts[1:]
     assert ["ended early" in text for text in texts] == [True, False]
+
+
+def test_a_picture_whose_style_ended_before_it_began_is_refused_whatever_the_one_before(web: A1111) -> None:
+    other, first = web.checkpoint("sd15.safetensors"), web.sd_model
+    other.model.forward = lambda x, t, c: x
+    other.model.diffusion_model = sd15_unet()
+
+    def swap_at_once(p: Any, *_: Any) -> None:
+        p.refiner, web.sd_model = (0.0, other), first
+
+    web.add_neighbour(postprocess_image=swap_at_once)
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match="ended before any reference's Start"):
+        web.generate(unit(), n_iter=2)
+
+
+def test_a_call_that_only_wakes_the_model_is_none_of_ours(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ControlNet's under --medvram."""
+    alone, forward = web.generate(unit()), type(web.sd_model.model).forward
+    monkeypatch.setattr(type(web.sd_model.model), "forward", lambda self, *args: forward(self, *args) if args else None)
+    web.callbacks.registrar("cfg_denoiser")(lambda params: web.sd_model.model())
+    p = web.job(unit())
+    assert same(web.process(p).images, alone.images)
+    assert not p.comments
 
 
 def test_an_interrupted_picture_is_not_refused(web: A1111) -> None:

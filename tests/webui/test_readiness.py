@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +12,11 @@ from lib_instantstyle.files.installed import ModelFiles
 from lib_instantstyle.webui.panel.readiness import FIRST_ADAPTER, FIRST_ENCODER, Readiness, readiness
 
 from ..published import install
-from ..tiny import sdxl_unet
+from ..tiny import unets
 from ..tiny.clip import POOLED, clip_model
-from ..tiny.unets import sd15_unet
+
+sdxl_unet: Callable[[], Any] = unets.sdxl_unet
+sd15_unet: Callable[[], Any] = unets.sd15_unet
 
 
 def files(adapters: Path, encoders: Path) -> ModelFiles:

@@ -136,15 +136,15 @@ def test_marks_that_do_not_fit_the_rows_end_the_job(web: A1111, monkeypatch: pyt
         web.generate(unit())
 
 
-@pytest.mark.parametrize("in_hires", [False, True])
-def test_a_pass_whose_sampling_was_replaced_is_refused(web: A1111, in_hires: bool) -> None:
+@pytest.mark.parametrize(("in_hires", "steps"), [(False, 0), (True, 0), (True, 2)])
+def test_a_pass_whose_sampling_was_replaced_is_refused(web: A1111, in_hires: bool, steps: int) -> None:
     def replace_sampling(p: Any, **_: Any) -> None:
         if p.is_hr_pass is in_hires:
             p.sampler.sample = p.sampler.sample_img2img = lambda p, x, *args, **kwargs: x
 
     web.add_neighbour(process_before_every_sampling=replace_sampling)
     with pytest.raises(web.library("job").InstantStyleRefused, match=NEVER_REACHED):
-        web.generate(unit(), **HIRES)
+        web.generate(unit(), **HIRES, hr_second_pass_steps=steps)
 
 
 @pytest.mark.parametrize("in_hires", [False, True])

@@ -26,13 +26,23 @@ DEFAULTS = {
     "instantstyle_keep_references": True,
     "instantstyle_measure": False,
 }
+NAMED = {
+    "instantstyle_units": "Number of references",
+    "instantstyle_adapter_dirs": "IP-Adapter",
+    "instantstyle_encoder_dirs": "image encoders",
+    "instantstyle_pristine_text": "Read content prompts",
+    "instantstyle_keep_references": "Keep reference pictures",
+    "instantstyle_measure": "Measure each result",
+}
 
 
 def test_every_setting_has_a_name_a_default_and_a_place(web: A1111) -> None:
     assert {name: info.default for name, info in web.opts.data_labels.items()} == DEFAULTS
     assert {info.section for info in web.opts.data_labels.values()} == {("instantstyle", "InstantStyle")}
     assert {info.category_id for info in web.opts.data_labels.values()} == {"sd"}
-    assert all(info.label for info in web.opts.data_labels.values())
+    said = {name: info.label for name, info in web.opts.data_labels.items()}
+    for name, word in NAMED.items():
+        assert word in said[name], name
 
 
 def test_the_number_of_references_has_bounds_and_asks_for_a_reload(web: A1111) -> None:
@@ -48,7 +58,7 @@ def test_the_panel_and_the_api_have_as_many_references_as_are_set(web: A1111, se
     page = web.page()
     assert [number for number in range(1, 12) if page.has(f"unit{number}_weight")] == list(range(1, shown + 1))
     web.generate(*[unit()] * shown)
-    with pytest.raises(Exception, match=f"At most {shown} references") as caught:
+    with pytest.raises(web.library("refusals").InstantStyleRefused, match=f"At most {shown} references") as caught:
         web.generate(*[unit()] * (shown + 1))
     assert caught.value.detail["unit"] == shown + 1
 

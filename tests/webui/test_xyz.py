@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lib_instantstyle.units.errors import UnitError
 from lib_instantstyle.units.unit import FIELDS
 
 from .seen import same, unit
@@ -15,9 +16,9 @@ pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 
 from .fakes import A1111
 
-AXES = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method", "start", "end")
-AXES += ("push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling", "crop", "combine", "image_weights")
-AXES += ("method", "lora")
+AXES: tuple[str, ...] = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method")
+AXES += ("start", "end", "push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling")
+AXES += ("crop", "combine", "image_weights", "method", "lora")
 
 
 def axis(web: A1111, name: str) -> Any:
@@ -71,6 +72,34 @@ def test_a_cell_of_several_pictures_keeps_its_value(web: A1111) -> None:
     assert same(made[0].images, web.generate(unit(weight=0.5), n_iter=2).images)
 
 
+def wind_up(p: Any, pp: Any) -> None:
+    """As ADetailer does before it works on a picture's faces."""
+    p.scripts.postprocess(copy(p), None)
+
+
+def test_a_cell_that_another_script_has_wound_up_keeps_its_value(web: A1111) -> None:
+    web.add_neighbour(postprocess_image=wind_up)
+    made = cells(web, web.job(unit(weight=3), n_iter=2), "weight", ["0.5"])
+    assert same(made[0].images, web.generate(unit(weight=0.5), n_iter=2).images)
+
+
+def test_a_cell_is_measured_by_its_value(web: A1111) -> None:
+    web.opts.data["instantstyle_measure"] = True
+    scripts = web.runners["txt2img"].alwayson_scripts
+    web.add_neighbour(postprocess_image=wind_up)
+    scripts.insert(0, scripts.pop())
+    made = cells(web, web.job(unit()), "content_prompt", ["a rabbit"])
+    expected = web.generate(unit(content_prompt="a rabbit"))
+    assert "content" in made[0].infotexts[0].partition("InstantStyle measured")[2]
+    assert made[0].infotexts == expected.infotexts
+
+
+def test_values_are_read_as_the_panel_reads_them(web: A1111) -> None:
+    made = cells(web, web.job(unit()), "curve", ["fade_out", "0: 1, 1: 0.5"])
+    assert same(made[0].images, web.generate(unit(curve="fade_out")).images)
+    assert same(made[1].images, web.generate(unit(curve=[[0, 1], [1, 0.5]])).images)
+
+
 def test_an_axis_acts_on_the_first_reference_in_use(web: A1111) -> None:
     made = cells(web, web.job(unit(enabled=False, weight=0.25), unit(weight=3), unit(weight=0.1)), "weight", ["0.5"])
     expected = web.generate(unit(enabled=False), unit(weight=0.5), unit(weight=0.1))
@@ -79,7 +108,7 @@ def test_an_axis_acts_on_the_first_reference_in_use(web: A1111) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("weight", 9.0), ("preset", "nothing"), ("end", 2.0)])
 def test_a_value_that_cannot_be_is_refused_before_the_first_cell(web: A1111, name: str, value: Any) -> None:
-    with pytest.raises(Exception, match="must be") as caught:
+    with pytest.raises(UnitError, match="must be") as caught:
         axis(web, name).confirm(web.job(unit()), [value])
     assert caught.value.field == name
 

@@ -49,7 +49,7 @@ class A1111:
         self.sd_model: Any = self.checkpoint("sdxl.safetensors")
         self.scripts_data: list[ScriptClassData] = []
         self.runners: dict[str, ScriptRunner] = {}
-        self.made: Processed | None = None  # by the last job
+        self._made: Processed | None = None
         self.kinds = KINDS
 
     def checkpoint(self, name: str) -> Any:
@@ -144,7 +144,10 @@ class A1111:
 
     def add_neighbour(self, **callbacks: Callable[..., None]) -> None:
         """Another extension's always-on script, which runs after ours: `callback(p, …)` by its name."""
-        methods = {name: lambda self, *args, do=do, **kwargs: do(*args, **kwargs) for name, do in callbacks.items()}
+        methods: dict[str, Any] = {
+            name: lambda self, *args, do=do, **kwargs: do(*args, **kwargs) for name, do in callbacks.items()
+        }
+        methods["title"] = lambda self: "Neighbour"
         for runner in self.runners.values():
             runner.alwayson_scripts.append(type("Neighbour", (Script,), methods)())
 
@@ -169,10 +172,16 @@ class A1111:
         with self.queue_lock, closing(p):
             self.state.begin("scripts_txt2img")
             try:
-                self.made = process_images(p)
+                self._made = process_images(p)
             finally:
                 self.state.end()
         return self.made
+
+    @property
+    def made(self) -> Processed:
+        """What the last job that came to its end has made."""
+        assert self._made is not None
+        return self._made
 
     def plain(self, **fields: Any) -> Processed:
         """The same without InstantStyle installed."""
@@ -197,7 +206,7 @@ class A1111:
                 live, opts=self.opts, cmd_opts=self.cmd_opts, state=self.state, OptionInfo=shared.OptionInfo
             ),
             "modules.script_callbacks": module(
-                **{f"on_{event}": self.callbacks.registrar(event) for event in CALLBACKS}
+                {}, **{f"on_{event}": self.callbacks.registrar(event) for event in CALLBACKS}
             ),
             "modules.scripts": module(Script=Script, AlwaysVisible=ALWAYS_VISIBLE, scripts_data=self.scripts_data),
             "modules.call_queue": module(queue_lock=self.queue_lock),

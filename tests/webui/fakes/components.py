@@ -41,7 +41,7 @@ def tooltips() -> Iterator[None]:
 
 @contextmanager
 def not_served() -> Iterator[None]:
-    """Pages are built without gradio's own HTTP server, which takes longer than all the rest and answers nobody here."""
+    """Pages are built without gradio's own HTTP server, which takes a third of the time and answers nobody here."""
     create = App.create_app
     App.create_app = staticmethod(lambda *_, **__: None)
     try:

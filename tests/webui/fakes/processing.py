@@ -42,6 +42,8 @@ class Job:
     extra_generation_params: dict[str, Any] = field(default_factory=dict)
     comments: dict[str, int] = field(default_factory=dict)
     sampler: Any = None
+    c: Any = field(default=None, init=False)
+    uc: Any = field(default=None, init=False)
     iteration: int = 0
 
     def comment(self, text: str) -> None:
