@@ -59,6 +59,25 @@ def test_folders_given_at_the_start_are_looked_into(web: A1111, elsewhere: Path,
     assert "elsewhere" in adapters(web)
 
 
+def test_a_folder_given_at_the_start_may_hold_encoders_too(web: A1111, elsewhere: Path) -> None:
+    shutil.copytree(web.models_path / "clip_vision/tiny", elsewhere / "tiny")
+    web.cmd_opts.instantstyle_dir = [str(elsewhere)]
+    found = web.library("hosts.live").live_host().files.encoders.usable()
+    assert elsewhere / "tiny/model.safetensors" in [info.path for info in found]
+
+
+def test_a_folder_below_ones_home_is_looked_into(web: A1111, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(elsewhere.parent))
+    web.opts.data["instantstyle_adapter_dirs"] = f"~/{elsewhere.name}"
+    assert "elsewhere" in adapters(web)
+
+
+def test_a_folder_named_twice_is_said_to_be_where_it_was_named_first(web: A1111) -> None:
+    web.opts.data["instantstyle_adapter_dirs"] = web.cmd_opts.controlnet_dir = "/nowhere"
+    named = web.library("hosts.folders").configured_folders()
+    assert named[Path("/nowhere")] == "Settings → InstantStyle"
+
+
 def test_the_extra_path_of_controlnets_settings_is_looked_into(web: A1111, elsewhere: Path) -> None:
     plain = web.plain()
     web.opts.data["control_net_models_path"] = str(elsewhere)

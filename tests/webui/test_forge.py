@@ -113,6 +113,17 @@ def test_tiles_whose_rows_alternate_are_told_apart(web: Forge) -> None:
     assert farthest(styled.images, plain.images) > 20
 
 
+def test_a_pass_marks_its_rows_once(web: Forge) -> None:
+    counted: list[int] = []
+
+    def count(params: Any) -> None:
+        counted.append(len(web.sd_model.forge_objects.unet.model_options["conditioning_modifiers"]))
+
+    web.callbacks.registrar("cfg_denoiser")(count)
+    web.generate(unit())
+    assert counted == [1, 1, 1]
+
+
 def test_a_patcher_that_is_replaced_between_two_steps_is_marked_again(web: Forge) -> None:
     """As Forge Neo's refiner does with a LoRA, whose objects come from the checkpoint anew."""
     alone, own = web.generate(unit()), web.callbacks._registered["cfg_denoiser"]

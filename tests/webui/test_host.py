@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,6 +193,20 @@ def test_controlnets_folders_are_looked_into(web: A1111, tmp_path: Path) -> None
     assert web.data_path / "extensions/sd-webui-controlnet/annotator/downloads/clip_vision" in folders.encoder_folders()
     assert folders.adapter_folders()[0] == web.models_path / "ControlNet"
     assert folders.encoder_folders()[0] == web.models_path / "clip_vision"
+
+
+def test_what_other_models_are_given_holds_no_marks(web: A1111, host: Any) -> None:
+    """SD 1.5's conditioning is a tensor."""
+    cond = torch.ones(1, 7, 4)
+    host.mark_rows(SimpleNamespace(text_cond=cond, text_uncond=cond))
+    assert web.library("hosts.webui_host").marks_in(cond) is None
+
+
+@pytest.mark.parametrize("name", ["modules_forge", "ldm_patched.modules.model_management"])
+def test_a_package_of_forge_alone_makes_no_forge(web: A1111, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Extensions bring some of them along."""
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert type(web.library("hosts.live").live_host()).__name__ == "A1111Host"
 
 
 def test_there_is_one_host_and_one_job_also_after_a_reload(web: A1111, host: Any) -> None:

@@ -44,7 +44,15 @@ FULL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("units", [(unit(),), (FULL,), (unit(enabled=False), FULL), (unit(weight=0.5), FULL)])
+FINER: dict[str, Any] = {
+    **unit(preset="style_and_layout", layout_weight=0.4),
+    "curve": "fade_out",
+    "layout_curve": [[0, 1], [0.5, 0.25]],
+    "kv_scaling": "kv",
+}
+
+
+@pytest.mark.parametrize("units", [(unit(),), (FULL,), (unit(enabled=False), FULL), (unit(weight=0.5), FULL), (FINER,)])
 def test_a_pasted_text_makes_the_same_pictures(web: A1111, units: tuple[dict[str, Any], ...]) -> None:
     made = web.generate(*units)
     page = pasted(web, made.infotexts[0])

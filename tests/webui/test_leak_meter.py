@@ -19,6 +19,7 @@ def test_each_phrase_has_a_bar_before_and_one_after() -> None:
     html = meter_html(Meter((Leak("a rabbit", FULL, FULL / 2), Leak("a moon", FULL / 4, 0.0)), None))
     assert widths(html) == [100.0, 50.0, 25.0, 0.0]
     assert "0.40 → 0.20" in html
+    assert "instantstyle-overshot" not in html
 
 
 def test_a_similarity_above_the_usual_stretches_the_whole_scale() -> None:
@@ -28,6 +29,7 @@ def test_a_similarity_above_the_usual_stretches_the_whole_scale() -> None:
 def test_taking_more_than_there_was_is_marked_and_explained() -> None:
     html = meter_html(Meter((Leak("a rabbit", 0.3, -0.2),), None))
     assert "instantstyle-overshot" in html
+    assert widths(html) == [75.0, 50.0]
     assert "A negative value" in html
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from copy import copy
 from typing import Any
 
@@ -133,6 +135,16 @@ def test_a_reload_of_the_page_takes_out_what_a_broken_job_left(web: A1111) -> No
     assert hooks(web) > 0
     web.reload_ui()
     assert hooks(web) == 0
+
+
+def test_a_job_is_closed_as_without_us_and_let_go(web: A1111) -> None:
+    p = web.job(unit())
+    web.process(p)
+    assert (p.sampler, p.c, p.uc) == (None, None, None)
+    gone = weakref.ref(p)
+    del p
+    gc.collect()
+    assert gone() is None
 
 
 def test_references_are_computed_in_their_own_numbers(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from lib_instantstyle.webui.arguments import ONE_PICTURE, PANEL_VALUES
 from ..tiny import base_adapter, encoded, picture, save_adapter
 from ..tiny.clip import POOLED
 from ..tiny.loras import tiny_pairs, write_lora
-from ..tiny.unets import LdmUnet
+from ..tiny.unets import LdmUnet, sd15_unet
 from .seen import same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
@@ -73,6 +73,28 @@ def test_every_control_reaches_the_job(web: A1111, page: Any) -> None:
         "negative_image": encoded(picture(4)),
     }
     assert same(generated(web, page).images, web.generate({**entered, **pictures}).images)
+
+
+def test_transparency_of_a_dropped_picture_is_not_lost(web: A1111, page: Any) -> None:
+    seen = picture().convert("RGBA")
+    seen.putalpha(picture(1).convert("L"))
+    page.drop("unit1_image", seen)
+    expected = web.generate(unit(adapter="auto", image=encoded(seen)))
+    assert not same(expected.images, web.generate(unit(adapter="auto")).images)
+    assert same(generated(web, page).images, expected.images)
+
+
+def test_a_curve_of_ones_own_can_be_written(web: A1111, page: Any) -> None:
+    page.drop("unit1_image", picture())
+    assert page["unit1_curve"]["allow_custom_value"]
+    page.enter("unit1_curve", "0: 1, 1: 0.5")
+    expected = web.generate(unit(adapter="auto", curve=[[0, 1], [1, 0.5]]))
+    assert same(generated(web, page).images, expected.images)
+
+
+def test_tabs_have_the_numbers_that_messages_name(web: A1111) -> None:
+    labels = [block.label for block in web.demo.blocks.values() if block.get_block_name() == "tabitem"]
+    assert labels[:3] == ["Reference 1", "Reference 2", "Reference 3"]
 
 
 def test_custom_blocks_are_typed_or_picked(web: A1111, page: Any) -> None:
@@ -255,6 +277,11 @@ class TestStatus:
         web.reload_ui()
         assert "Auto uses" in web.page().value("status")
 
+    def test_a_checkpoint_of_another_family_is_named(self, web: A1111) -> None:
+        web.sd_model.model.diffusion_model = sd15_unet()
+        web.reload_ui()
+        assert "SD 1.5" in web.page().value("status")
+
     def test_an_unforeseen_error_costs_no_panel(self, web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(web.library("panel.panel"), "readiness", lambda *_: 1 / 0)
         web.reload_ui()
@@ -310,10 +337,32 @@ class TestAnalysis:
         analysed.enter(f"unit1_{name}", value)
         assert analysed.value("unit1_meter") != before
 
-    def test_another_picture_takes_all_of_it_away(self, analysed: Any) -> None:
-        analysed.drop("unit1_image", picture(7))
+    @pytest.mark.parametrize("name", ["image", "more_pictures", "content_image", "adapter"])
+    def test_another_reference_takes_all_of_it_away(self, analysed: Any, name: str) -> None:
+        if name == "adapter":
+            analysed.enter("unit1_adapter", "plus")
+        else:
+            analysed.drop(f"unit1_{name}", picture(7))
         assert not analysed["unit1_words"]["visible"]
         assert not analysed["unit1_meter"]["visible"]
+
+    def test_a_word_that_is_written_already_is_ticked_when_it_is_found(self, analysed: Any) -> None:
+        word = _words(analysed)[3]
+        analysed.enter("unit1_content_prompt", f"a moon, {word}")
+        analysed.press("unit1_analyse")
+        assert analysed.value("unit1_words") == [word]
+
+    def test_more_pictures_alone_can_be_looked_at(self, page: Any) -> None:
+        page.drop("unit1_more_pictures", picture(1))
+        page.press("unit1_analyse")
+        assert page["unit1_words"]["visible"]
+
+    def test_an_analysis_that_fails_in_any_way_says_so(self, page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lib_instantstyle.reference.analysis.Analyst.analyse_until", lambda *_, **__: 1 / 0)
+        page.drop("unit1_image", picture())
+        page.press("unit1_analyse")
+        assert "ZeroDivisionError" in page.value("unit1_meter")
+        assert not page["unit1_words"]["visible"]
 
     def test_a_job_in_progress_is_not_disturbed(self, web: A1111, analysed: Any) -> None:
         with web.queue_lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import pytest
 
 from lib_instantstyle.files.installed import ModelFiles
-from lib_instantstyle.webui.panel.readiness import FIRST_ADAPTER, FIRST_ENCODER, Readiness, readiness
+from lib_instantstyle.webui.panel.readiness import (
+    FIRST_ADAPTER,
+    FIRST_ENCODER,
+    MOST_REFUSED,
+    Readiness,
+    download_all,
+    readiness,
+)
 
 from ..published import install
 from ..tiny import unets
@@ -60,6 +68,29 @@ def test_the_encoder_of_an_adapter_that_auto_does_not_take_is_offered(tmp_path: 
     assert [one.file_name for one in now.downloads] == ["CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"]
 
 
+def test_the_encoder_that_auto_lacks_is_offered(tmp_path: Path) -> None:
+    install("ip-adapter_sdxl", tmp_path)
+    assert readiness(files(tmp_path, tmp_path), None).downloads == (FIRST_ENCODER,)
+
+
+def test_of_many_files_that_cannot_be_used_a_few_are_named_and_the_rest_counted(world: Path, tmp_path: Path) -> None:
+    install("ip-adapter_sd15", tmp_path)
+    (found,) = tmp_path.rglob("*.safetensors")
+    for number in range(MOST_REFUSED + 1):
+        shutil.copy(found, found.with_name(f"of-sd15-{number}.safetensors"))
+    notes = readiness(files(tmp_path, world / "encoders"), None).notes
+    assert len([note for note in notes if "SD 1.5" in note]) == MOST_REFUSED
+    assert sum(note.startswith("2 more adapter files") for note in notes) == 1
+
+
+def test_downloads_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    heard: list[tuple[float, str]] = []
+    monkeypatch.setattr("lib_instantstyle.webui.panel.readiness.fetch", lambda one, folder, tell: tell(0.5, one.kind))
+    folders = {"adapter": tmp_path, "encoder": tmp_path}
+    download_all((FIRST_ADAPTER, FIRST_ENCODER), folders, lambda share, text: heard.append((share, text)))
+    assert heard == [(0.5, "adapter"), (0.5, "encoder")]
+
+
 def test_without_the_encoder_it_says_which_one(world: Path, tmp_path: Path) -> None:
     now = readiness(files(world / "adapters", tmp_path), None)
     assert "is not installed" in now.problems[0]
@@ -90,6 +121,7 @@ def test_a_checkpoint_of_another_family_is_named(world: Path, tmp_path: Path, ha
     folder = world if has_files else tmp_path
     now = readiness(files(folder / "adapters", folder / "encoders"), sd15_unet())
     assert "has the blocks of SD 1.5 or SD 2" in now.problems[0]
+    assert not any("Auto uses" in note for note in now.notes)
 
 
 def test_what_it_says_is_escaped() -> None:
