@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .seen import farthest, hooks, same, unit
+from .seen import hooks, same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 
@@ -69,11 +69,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 def test_rows_in_parts_change_nothing(
     web: A1111, fields: dict[str, Any], how: Callable[[Attention], Attention]
 ) -> None:
-    """But for sums over other shapes, which a picture may show as one step of 255."""
+    """In double precision: sums over other shapes round otherwise, in single precision by 2e-3 after a hires pass."""
+    web.sd_model.model.double()
     plain, styled = web.plain(**fields), web.generate(unit(), **fields)
     with computed(web, how):
-        assert farthest(web.plain(**fields).images, plain.images) <= 1
-        assert farthest(web.generate(unit(), **fields).images, styled.images) <= 1
+        assert same(web.plain(**fields).images, plain.images)
+        assert same(web.generate(unit(), **fields).images, styled.images)
 
 
 @pytest.mark.parametrize("fields", LAYOUTS.values(), ids=LAYOUTS)

@@ -66,7 +66,7 @@ class Checkpoint:
         strength = 1.1 ** len(BRACKET.findall(text)) + len(self._networks)
         said = ESCAPED.sub(r"\1", BRACKET.sub("", text)).lower()
         made = torch.Generator().manual_seed(zlib.crc32(said.encode()))
-        return strength * torch.randn(count, generator=made)
+        return strength * torch.randn(count, generator=made).to(next(self.model.parameters()).dtype)
 
 
 def _embedder(text_projection: Tensor | None) -> Any:

@@ -75,7 +75,8 @@ class Job:
     def noise(self, more: int = 0) -> Tensor:
         made = [torch.Generator().manual_seed(seed + more) for seed in self.seeds]
         shape = (4, self.height // SIDE, self.width // SIDE)
-        return torch.stack([torch.randn(shape, generator=generator) for generator in made])
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in made])
+        return noise.to(next(self.webui.unet.parameters()).dtype)
 
     def new_sampler(self) -> Sampler:
         return Sampler(self.sampler_name, self)
