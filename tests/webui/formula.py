@@ -49,9 +49,7 @@ def key_values(world: World) -> list[KeyValue]:
     return [(world.key(tokens, layer), tokens @ weight.T) for layer, weight in zip(LAYERS, to_v)]
 
 
-def _styled(
-    attn2: Any, image: KeyValue, uncond: Tensor, share: Callable[[], Tensor | float]
-) -> Callable[..., Tensor]:
+def _styled(attn2: Any, image: KeyValue, uncond: Tensor, share: Callable[[], Tensor | float]) -> Callable[..., Tensor]:
     heads: int = attn2.heads
 
     def forward(x: Tensor, context: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def in_tiles(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_the_picture_is_drawn_in_tiles_a_region_is_refused(web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
     in_tiles(web, monkeypatch)
-    with pytest.raises(Exception, match="The UNet was given 4×8 of a picture of 8×8") as caught:
+    refused = web.library("refusals").InstantStyleRefused
+    with pytest.raises(refused, match="The UNet was given 4×8 of a picture of 8×8") as caught:
         web.generate(unit(mask=encoded(MASK)))
     assert caught.value.status_code == 500
     assert hooks(web) == 0
