@@ -337,6 +337,16 @@ class TestAnalysis:
         analysed.enter(f"unit1_{name}", value)
         assert analysed.value("unit1_meter") != before
 
+    def test_the_meter_follows_the_length_of_what_a_plus_adapter_reads(self, page: Any) -> None:
+        page.enter("unit1_adapter", "plus")
+        page.drop("unit1_image", picture())
+        page.enter("unit1_content_prompt", "a rabbit")
+        page.enter("unit1_content_scale", 2.0)
+        page.press("unit1_analyse")
+        before = page.value("unit1_meter")
+        page.enter("unit1_content_renorm", True)
+        assert page.value("unit1_meter") != before
+
     @pytest.mark.parametrize("name", ["image", "more_pictures", "content_image", "adapter"])
     def test_another_reference_takes_all_of_it_away(self, analysed: Any, name: str) -> None:
         if name == "adapter":
