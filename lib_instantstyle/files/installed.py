@@ -118,11 +118,12 @@ class ModelFiles:
 
     def encoder_advice(self, feature: Feature) -> str:
         """What to do when the encoder for `feature` is missing."""
-        known = encoder_download(feature)
-        file = f"{known.file_name} ({known.gigabytes})" if known else feature.encoder_name
+        known, place = encoder_download(feature), self._first(self.encoder_folders())
+        if known is None:
+            return f"The adapter needs {feature.encoder_name}, and none is installed. Put it into {place}."
         return (
-            f"The image encoder {feature.encoder_name} is not installed. Download {file} with the button in the "
-            f"InstantStyle panel, or put it into {self._first(self.encoder_folders())}."
+            f"The image encoder {feature.encoder_name} is not installed. Download {known.file_name} "
+            f"({known.gigabytes}) with the button in the InstantStyle panel, or put it into {place}."
         )
 
     def text_advice(self, encoder: EncoderInfo) -> str:

@@ -83,7 +83,7 @@ def forget():
     live_job().session._kept.clear()
     store = live_job().host.embed_store
     store._recent.clear()
-    for path in store._folder.glob("text-*"):
+    for path in store._folder.path.glob("text-*"):
         path.unlink()
 
 
