@@ -110,12 +110,12 @@ def test_an_exception_in_our_part_stops_the_job_and_harms_no_other(webui, undist
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, MemoryError])
 def test_memory_that_runs_out_says_so_and_harms_no_other(webui, undisturbed, error):
     from lib_instantstyle.files.adapters import Adapter
-    from lib_instantstyle.style import attention
+    from lib_instantstyle.style import sums
 
     for owner, method, call in (
         (Adapter, "to_k_ip", 1),
-        (attention, "stack", 1),
-        (attention.KeyValueStack, "add_to", 7),
+        (sums, "stack", 1),
+        (sums.KeyValueStack, "add_to", 7),
     ):
         with failing(owner, method, call, error):
             job = webui.txt2img({"image": as_base64(picture(call))}, **SETTINGS)
@@ -197,11 +197,12 @@ def test_a_job_that_takes_the_style_away_in_mid_picture_is_noticed(webui, undist
 @pytest.mark.parametrize("looks", ["_analyse", "_follow"])
 def test_an_exception_in_analysing_is_told_where_the_leak_meter_stands(webui, looks):
     from lib_instantstyle.reference.analysis import Analyst
-    from lib_instantstyle.webui.panel.content_analysis import ContentAnalysis
+    from lib_instantstyle.webui.panel.content_analysis import READ, ContentAnalysis
 
-    read, steered = (picture(0), None, "auto", None), ("a rabbit", 0.5, "subtract", False)
+    chosen = {"image": picture(0), "adapter": "auto", "crop": "center"}
+    read, steered = tuple(map(chosen.get, READ)), ("a rabbit", 0.5, "subtract", False)
     asked = {"_analyse": (lambda *_, **__: None, *read, *steered), "_follow": (read, *steered)}
-    with failing(Analyst, {"_analyse": "analyse", "_follow": "meter"}[looks], 1):
+    with failing(Analyst, {"_analyse": "analyse_until", "_follow": "meter"}[looks], 1):
         shown = getattr(ContentAnalysis, looks)(*asked[looks])
     meter = shown[1] if looks == "_analyse" else shown
     assert "PlugError: the plug was pulled" in meter["value"]
