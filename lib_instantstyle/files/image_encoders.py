@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..units.errors import CheckpointError
 from .clip_formats import VISION, Layout, Shapes, config_beside, count_layers, load_tower, read_tower
-from .preprocessing import CENTER, preprocess
+from .preprocessing import CENTER, preprocess, shuffled
 from .tensor_files import few, open_tensors
 
 HEADS = {1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of ViT-L, H, g and bigG: shapes do not tell the number of heads
@@ -154,6 +154,11 @@ class ImageEncoder:
         """
         found = self._run(preprocess(image, self.info.config["image_size"], crop, counts), feature)
         return found if len(found) == 1 else found.mean(0, keepdim=True)
+
+    @torch.no_grad()
+    def encode_shuffled(self, image: Image.Image, feature: Feature, seed: int) -> Tensor:
+        """As `encode`, of the middle of the picture with its pixels in an order that the seed decides."""
+        return self._run(shuffled(preprocess(image, self.info.config["image_size"]), seed), feature)
 
     @torch.no_grad()
     def encode_all(self, images: Sequence[Image.Image], feature: Feature) -> Tensor:

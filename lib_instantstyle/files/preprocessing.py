@@ -38,6 +38,12 @@ def _factors(mask: Image.Image, size: int, crop: str) -> Tensor:
     ]
 
 
+def shuffled(pixels: Tensor, seed: int) -> Tensor:
+    """The pixels of each picture in an order that the seed decides: (pictures, 3, size, size) → the same."""
+    order = np.random.default_rng(seed).permutation(pixels.shape[2] * pixels.shape[3])
+    return pixels.flatten(2)[..., torch.from_numpy(order)].view(pixels.shape)
+
+
 def fitted(image: Image.Image, size: int, crop: str) -> list[Image.Image]:
     """What the encoder sees of a picture: size × size, resized bicubically.
 

@@ -142,7 +142,7 @@ class Analyst:
         """What a picture made with the unit and the prompt is similar to; the encoder is let go. Raises
         InstantStyleError."""
         self._embedder = Embedder(self._host)
-        plan = self._plan(replace(unit, negative_image=()))
+        plan = self._plan(replace(unit, negative_image=(), negative_noise=0.0))
         reference = self._reference(plan)
         seen = self._embedder.unkept_image(read_picture(result), plan.encoder, plan.joint)
         style = cosines(reference.joint(reference.cleaned()), seen).mean().item()
@@ -180,7 +180,7 @@ class Analyst:
 
     def _read(self, unit: StyleUnit, method: str) -> Reference:
         """The unit's reference with all its content, as it goes by `method`."""
-        whole = replace(unit, content_method=method, content_scale=1.0, negative_image=())
+        whole = replace(unit, content_method=method, content_scale=1.0, negative_image=(), negative_noise=0.0)
         return self._reference(self._plan(whole))
 
     def _plan(self, unit: StyleUnit) -> ReferencePlan:

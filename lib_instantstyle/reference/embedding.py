@@ -180,7 +180,12 @@ def _in_batches(encode: Encode, texts: Sequence[str], done: Done) -> Tensor:
 
 
 def _encode(encoder: ImageEncoder, missing: Mapping[str, tuple[View | None, Feature]]) -> dict[str, Tensor]:
-    return {
-        key: encoder.encode(view.image, feature, view.crop, view.counts) if view else encoder.encode_grey(feature)
-        for key, (view, feature) in missing.items()
-    }
+    return {key: _encode_one(encoder, view, feature) for key, (view, feature) in missing.items()}
+
+
+def _encode_one(encoder: ImageEncoder, view: View | None, feature: Feature) -> Tensor:
+    if view is None:
+        return encoder.encode_grey(feature)
+    if view.noise:
+        return encoder.encode_shuffled(view.image, feature, view.seed)
+    return encoder.encode(view.image, feature, view.crop, view.counts)

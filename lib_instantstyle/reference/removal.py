@@ -45,7 +45,7 @@ class Reference:
 
     encoder: EncoderInfo
     cond: Tensor  # clip_image_embeds of n pictures: (n, width), or (n, tokens, width) of a plus adapter
-    uncond: Tensor  # (1, …) those of the picture to avoid, or of none: zeros, or the grey one's of a plus adapter
+    uncond: Tensor  # (1, …) of what is to be avoided, or of nothing: zeros, or the grey picture's of a plus adapter
     how: How
     content: Content | None = None  # in the joint space, None when nothing is to go
     combining: Combining = field(default_factory=Combining)
@@ -113,18 +113,29 @@ def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
     """Everything that the unit's pictures and words come to, encoding what is not known yet. The plan's pictures let go
     of their pixels.
     """
-    feature, removes = plan.adapter.feature, plan.unit.removes_content
+    feature, removes, unit = plan.adapter.feature, plan.unit.removes_content, plan.unit
     content, avoided = _plain(plan.read["content_image"] if removes else ()), _plain(plan.read["negative_image"])
-    grey_is_nothing = feature.kind == "hidden" and not avoided
-    wanted = [(view, feature) for view in (*plan.views, *avoided, *((None,) if grey_is_nothing else ()))]
+    noise = tuple(View(picture, noise=True) for picture in plan.pictures) if unit.negative_noise else ()
+    blank = [None] if feature.kind == "hidden" and not avoided else []
+    views = [*plan.views, *avoided, *blank, *noise]
     joint = [(view, plan.joint) for view in (*content, *((None,) if content else ()))]
-    found = embedder.images([*wanted, *joint], plan.encoder)
+    found = embedder.images([*((view, feature) for view in views), *joint], plan.encoder)
     plan.let_go()
-    cond = torch.cat(found[: len(plan.pictures)])
-    uncond = found[len(plan.pictures)] if avoided or grey_is_nothing else torch.zeros_like(cond[:1])
-    to_go = _content(plan, embedder, found[len(wanted) :]) if removes else None
-    combining = Combining(plan.unit.combine, plan.unit.image_weights)
-    return Reference(plan.encoder, cond, uncond, How.of(plan.unit), to_go, combining)
+    seen, noisy = len(plan.views), len(views) - len(noise)
+    cond = torch.cat(found[:seen])
+    uncond = _unconditional(cond, found[seen:noisy], found[noisy : len(views)], unit.negative_noise)
+    to_go = _content(plan, embedder, found[len(views) :]) if removes else None
+    return Reference(plan.encoder, cond, uncond, How.of(unit), to_go, Combining(unit.combine, unit.image_weights))
+
+
+def _unconditional(cond: Tensor, avoided: Sequence[Tensor], noise: Sequence[Tensor], share: float) -> Tensor:
+    """(1, …): the mean of what is to be avoided, or nothing, and so much of it the reference's noise."""
+    base = _mean(avoided) if avoided else torch.zeros_like(cond[:1])
+    return torch.lerp(base, _mean(noise), share) if noise else base
+
+
+def _mean(embeds: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(embeds)).mean(0, keepdim=True) if len(embeds) > 1 else embeds[0]
 
 
 def _plain(pictures: Sequence[Picture]) -> tuple[View, ...]:

@@ -17,12 +17,20 @@ class View:
     picture: Picture
     crop: str = CENTER
     mask: Picture | None = None  # white where the picture counts
+    noise: bool = False  # its pixels in random order, in place of all this
 
     @property
     def name(self) -> str:
         """Changes with whatever is seen; of the whole picture with the centre crop it is the picture's own hash."""
+        if self.noise:
+            return f"{self.picture.hash}.noise"
         crop = "" if self.crop == CENTER else f".{self.crop}"
         return f"{self.picture.hash}{crop}{f'.{self.mask.hash}' if self.mask else ''}"
+
+    @property
+    def seed(self) -> int:
+        """Of the order of a noise's pixels: a picture has always the same."""
+        return int(self.picture.hash[:8], 16)
 
     @property
     def image(self) -> Image.Image:

@@ -202,9 +202,17 @@ class Removal:
     )
     negative_image: tuple[str | Image.Image, ...] = asked(
         (),
-        Pictures(most=1, optional=True),
+        Pictures(optional=True),
         "Picture to avoid",
         "A picture the result should move away from: the unconditional side sees it instead of nothing.",
+    )
+
+    negative_noise: float = asked(
+        0.0,
+        Number(0, 1),
+        "Noise to avoid",
+        "How much of what the unconditional side sees is the reference's own pixels in random order: its colours "
+        "without its shapes. Follows the prompt more closely. Needs a CFG scale above 1.",
     )
 
     @property

@@ -50,6 +50,7 @@ PANEL_VALUES = (
     "image_mask",
     "method",
     "lora",
+    "negative_noise",
 )
 
 ONE_PICTURE = (

@@ -35,6 +35,7 @@ AXES = (
     "image_weights",
     "method",
     "lora",
+    "negative_noise",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

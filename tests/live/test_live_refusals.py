@@ -43,7 +43,7 @@ REFUSED = {
     "a scale out of range": ({**UNIT, "preset": "custom", "blocks": {"up_blocks.0": 9}}, 422, "blocks"),
     "an end before the start": ({**UNIT, "start": 0.6, "end": 0.5}, 422, "start"),
     "a window between two steps": ({**UNIT, "start": 0.1, "end": 0.2}, 422, "start"),
-    "two pictures to avoid": ({**UNIT, "negative_image": [IMAGE, IMAGE]}, 422, "negative_image"),
+    "two masks": ({**UNIT, "mask": [IMAGE, IMAGE]}, 422, "mask"),
     "a bad value in a disabled unit": ({"enabled": False, "weight": "much"}, 422, "weight"),
 }
 

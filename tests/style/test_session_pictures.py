@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lib_instantstyle.reference.content import project
 from lib_instantstyle.reference.embedding import Embedder
+from lib_instantstyle.reference.pictures import read_picture
 from lib_instantstyle.reference.removal import read_reference
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.errors import InstantStyleError, UnitError
@@ -205,3 +206,44 @@ def test_a_region_reaches_every_layer_of_its_unit_alone(session: StyleSession) -
         assert first.region is not None
         assert torch.equal(first.region.mask[0, 0], torch.tensor(np.asarray(ROUND, np.float32)) / 255)
         assert all(one.region is None for one in others)
+
+
+def uncond_expected(found: dict[int, tuple[Tensor, Tensor]], by_hand: World, uncond: Tensor) -> None:
+    tokens = by_hand.tokens(uncond).flatten(0, 1)
+    for layer, (key, _) in found.items():
+        torch.testing.assert_close(key[0], by_hand.key(tokens, layer), **CLOSE)
+
+
+@torch.no_grad()
+def noise_of(by_hand: World, image: Image.Image) -> Tensor:
+    """The encoder on a picture whose pixels come in the order of its hash."""
+    order = np.random.default_rng(int(read_picture(image).hash[:8], 16)).permutation(32 * 32)
+    return by_hand.encoder(pixels_of(image).flatten(2)[..., order].view(1, 3, 32, 32)).image_embeds
+
+
+def test_several_pictures_are_avoided_by_their_mean(session: StyleSession, by_hand: World) -> None:
+    found = attach(session, unit(negative_image=THREE[1:]))
+    uncond_expected(found, by_hand, image_embeds(by_hand)[1:].mean(0, keepdim=True))
+    expect(found, by_hand, by_hand.image_embeds(0))
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_noise_to_avoid_is_mixed_with_what_is_avoided(session: StyleSession, by_hand: World, share: float) -> None:
+    noise = noise_of(by_hand, THREE[0])
+    found = attach(session, unit(negative_noise=share))
+    uncond_expected(found, by_hand, share * noise)
+    expect(found, by_hand, by_hand.image_embeds(0))
+    found = attach(session, unit(negative_noise=share, negative_image=THREE[1:2]))
+    uncond_expected(found, by_hand, (1 - share) * by_hand.image_embeds(1) + share * noise)
+
+
+def test_noise_of_several_references_is_their_mean(session: StyleSession, by_hand: World) -> None:
+    noise = torch.cat([noise_of(by_hand, one) for one in THREE]).mean(0, keepdim=True)
+    uncond_expected(attach(session, unit(image=THREE, combine="average", negative_noise=0.5)), by_hand, 0.5 * noise)
+
+
+def test_no_noise_changes_no_bit_and_encodes_nothing_more(session: StyleSession, host: TinyHost) -> None:
+    plain, loads = attach(session, unit()), host.encoder_loads
+    for layer, pair in attach(session, unit(negative_noise=0.0)).items():
+        assert all(map(torch.equal, pair, plain[layer]))
+    assert host.encoder_loads == loads

@@ -223,7 +223,7 @@ def test_pictures_beside_the_reference_are_taken_like_it_and_may_be_missing(name
 
 
 def test_one_picture_at_most_is_avoided() -> None:
-    assert refused(negative_image=[IMAGE, IMAGE]).message == "may have at most one picture, got 2."
+    assert refused(mask=[IMAGE, IMAGE]).message == "may have at most one picture, got 2."
     assert len(StyleUnit.from_dict({"image": IMAGE, "content_image": [IMAGE, IMAGE]}).content_image) == 2
 
 

@@ -41,6 +41,7 @@ UNIT_OPTIONS = (
     ("--kv-scaling", "kv_scaling", str, "NAME"),
     ("--crop", "crop", str, "NAME"),
     ("--combine", "combine", str, "NAME"),
+    ("--negative-noise", "negative_noise", float, "X"),
     ("--image-weights", "image_weights", str, "X,X"),
 )
 # Options that fill a field of the unit with the picture in a file: option, field.

@@ -183,6 +183,7 @@ class UnitTab:
             with gr.Row():
                 for name in ("content_image", "negative_image"):
                     self._picture(name, height=160)
+            self._slider("negative_noise")
             self._add("content_renorm", gr.Checkbox(**self._common("content_renorm"), value=False))
 
     def _timing(self) -> None:
