@@ -13,6 +13,7 @@ _REMOVAL = (
     "content_renorm",
     "content_image",
     "negative_image",
+    "negative_noise",
 )
 _OF_PICTURES = ("crop", "combine", "image_weights", "mask", "image_mask")  # how the encoder and the layers see them
 _OF_TOKENS = ("push_weight", "fusion", "kv_scaling")  # how a picture's tokens join the prompt's

@@ -83,6 +83,11 @@ class Panel:
         self.locate("more_pictures").locator("input[type=file]").set_input_files(files)
         self.page.wait_for_timeout(1000)
 
+    def unfold(self, group: str) -> None:
+        """Open one of a tab's folded groups: reference, content, weight."""
+        self.locate(f"more_{group}").locator(".label-wrap").first.click()
+        self.page.wait_for_timeout(500)
+
     def choose(self, name: str, label: str) -> None:
         self.locate(name).get_by_text(label, exact=True).click()
         self.page.wait_for_timeout(700)

@@ -35,6 +35,7 @@ def test_everything_comes_back_from_the_picture(page, browser, files, world, ser
     panel.drop(files[0])
     panel.drop_more(files[1], files[2])
     panel.choose("preset", "Style + Layout")
+    panel.unfold("weight")
     for name, text in [
         ("weight", "1.3"),
         ("layout_weight", "0.4"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lib_instantstyle.units.fields import Number
 from lib_instantstyle.units.unit import FIELDS
@@ -22,6 +23,8 @@ pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
 import gradio as gr
 
 from .fakes import A1111
+
+GREYS = Image.radial_gradient("L").resize((40, 36))
 
 
 @pytest.fixture
@@ -62,12 +65,25 @@ def test_every_control_reaches_the_job(web: A1111, page: Any) -> None:
         "content_method": "project",
         "content_scale": 0.3,
         "content_renorm": True,
+        "negative_noise": 0.2,
         "start": 0.1,
         "end": 0.9,
+        "curve": "fade_out",
+        "layout_curve": "0: 0.5, 1: 1",
+        "passes": "first",
+        "fusion": "adain",
+        "kv_scaling": "kv",
+        "crop": "tiles",
+        "combine": "average",
+        "image_weights": "1, 0.5, 2",
     }
     for name, value in entered.items():
         page.enter(f"unit2_{name}", value)
+    page.drop("unit2_mask", GREYS)
+    page.drop("unit2_image_mask", GREYS)
     pictures = {
+        "mask": encoded(GREYS),
+        "image_mask": encoded(GREYS),
         "image": [encoded(picture(seed)) for seed in (0, 1, 2)],
         "content_image": encoded(picture(3)),
         "negative_image": encoded(picture(4)),
@@ -159,6 +175,56 @@ def test_the_strength_of_a_removal_follows_its_method_until_it_is_moved(page: An
     page.enter("unit1_content_scale", 0.3)
     page.enter("unit1_content_method", "project")
     assert page.value("unit1_content_scale") == 0.3
+
+
+@pytest.mark.parametrize(
+    ("group", "title", "changes", "told"),
+    [
+        ("weight", "Where and when the style acts", {"end": 0.8, "passes": "first"}, "to 0.8 · first pass only"),
+        ("weight", "Where and when the style acts", {"curve": "fade_in", "fusion": "adain"}, "fade_in · adain"),
+        (
+            "reference",
+            "More pictures of the same style",
+            {"crop": "top", "image_weights": "1, 2"},
+            "top · weights 1, 2",
+        ),
+        ("content", "More about content", {"negative_noise": 0.3}, "noise 0.3"),
+    ],
+)
+def test_a_folded_group_says_what_is_set_inside(
+    page: Any, group: str, title: str, changes: dict[str, Any], told: str
+) -> None:
+    plain = page[f"unit1_more_{group}"]["label"]
+    assert plain.startswith(title)
+    before = {name: page.value(f"unit1_{name}") for name in changes}
+    for name, value in changes.items():
+        page.enter(f"unit1_{name}", value)
+    assert page[f"unit1_more_{group}"]["label"] == f"{plain}: {told}"
+    assert page[f"unit3_more_{group}"]["label"] == plain
+    page.press(f"unit1_more_{group}_reset")
+    assert {name: page.value(f"unit1_{name}") for name in changes} == before
+    assert page[f"unit1_more_{group}"]["label"] == plain
+
+
+def test_pictures_in_a_folded_group_are_told_and_taken_out(page: Any) -> None:
+    page.drop("unit1_mask", GREYS)
+    page.drop("unit1_more_pictures", picture(1), picture(2))
+    assert page["unit1_more_weight"]["label"].endswith(": region")
+    assert page["unit1_more_reference"]["label"].endswith(": 2 more pictures")
+    page.press("unit1_more_weight_reset")
+    page.press("unit1_more_reference_reset")
+    assert page.value("unit1_mask") is None
+    assert not page.value("unit1_more_pictures")
+
+
+def test_strength_and_method_are_there_when_there_is_something_to_remove(page: Any) -> None:
+    assert page["unit1_removal"]["visible"] is False
+    page.enter("unit1_content_prompt", "a rabbit")
+    assert page["unit1_removal"]["visible"] is True
+    page.enter("unit1_content_prompt", " ")
+    assert page["unit1_removal"]["visible"] is False
+    page.drop("unit1_content_image", picture(1))
+    assert page["unit1_removal"]["visible"] is True
 
 
 @pytest.mark.parametrize("tab", [1, 2])

@@ -21,6 +21,7 @@ from ...units.routing import CUSTOM, PRESETS
 from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, PANEL_VALUES, strength_after
 from .content_analysis import ContentAnalysis
+from .folded import Folded, show_with_content
 
 STEP = 0.05
 # By ui-config.json, which takes a choice's label for its value.
@@ -44,6 +45,20 @@ GOVERNED = {
 }
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
 SOURCE_CHOICES = [(method.label, method.name) for method in METHODS.values()]
+FOLDED_GROUPS = {  # title, and the controls inside
+    "reference": (
+        "More pictures of the same style, crop, mask, another source",
+        ("more_pictures", "crop", "combine", "image_weights", "image_mask", "method", "lora"),
+    ),
+    "content": (
+        "More about content: pictures to remove and to avoid",
+        ("content_image", "negative_image", "negative_noise", "content_renorm"),
+    ),
+    "weight": (
+        "Where and when the style acts",
+        ("mask", "start", "end", "curve", "layout_curve", "passes", "fusion", "kv_scaling"),
+    ),
+}
 METHOD_CHOICES = [(METHOD_LABELS[name], name) for name in CONTENT_METHODS]
 
 
@@ -68,6 +83,9 @@ class UnitTab:
         self._analysis = ContentAnalysis(self._id)
         self._made: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}  # the groups that controls hide with
+        self._folded = {
+            key: Folded(title, self._id(f"more_{key}"), names) for key, (title, names) in FOLDED_GROUPS.items()
+        }
 
     def build(self) -> UnitControls:
         with gr.Row(equal_height=False, elem_classes=["instantstyle-unit"]):
@@ -77,12 +95,12 @@ class UnitTab:
                 self._routing()
                 with gr.Column() as self._parts["content_prompt"]:
                     self._content()
-                self._timing()
-                self._regions()
                 self._finer()
                 self._adapter()
         self._analysis.wire(self._made)
         self._wire_source()
+        for group in self._folded.values():
+            group.wire(self._made)
         return UnitControls(self._made)
 
     def _add(self, name: str, component: Any) -> Any:
@@ -106,7 +124,7 @@ class UnitTab:
 
     def _pictures(self) -> None:
         self._picture("image", height=260)
-        with gr.Accordion("More pictures of the same style, crop, another source", open=False):
+        with self._folded["reference"].open():
             files = gr.File(
                 file_count="multiple",
                 file_types=["image"],
@@ -120,6 +138,7 @@ class UnitTab:
                 self._choice("combine")
             weights = gr.Textbox(**self._common("image_weights"), lines=1, value="", placeholder="1, 0.5")
             self._add("image_weights", weights)
+            self._picture("image_mask", height=160)
             self._add("method", gr.Dropdown(**self._common("method"), choices=SOURCE_CHOICES, value=ADAPTER))
             lora = gr.Dropdown(**self._common("lora"), choices=self._lora_choices(), value="", visible=False)
             self._add("lora", lora)
@@ -168,9 +187,10 @@ class UnitTab:
         prompt = gr.Textbox(**self._common("content_prompt"), lines=1, value="", placeholder="a rabbit, a forest")
         self._add("content_prompt", prompt)
         self._analysis.build()
-        strength = self._slider("content_scale")
-        method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
-        self._add("content_method", method)
+        with gr.Column(visible=False, elem_id=self._id("removal")) as removal:
+            strength = self._slider("content_scale")
+            method = gr.Radio(**self._common("content_method"), choices=METHOD_CHOICES, value="subtract")
+            self._add("content_method", method)
         before = gr.State("subtract")
         method.input(  # not `change`, which pasting sets off, too
             fn=lambda chosen, before, strength: (strength_after(chosen, before, strength), chosen),
@@ -179,34 +199,27 @@ class UnitTab:
             queue=False,
             show_progress=False,
         )
-        with gr.Accordion("More about content: pictures to remove and to avoid", open=False):
+        with self._folded["content"].open():
             with gr.Row():
                 for name in ("content_image", "negative_image"):
                     self._picture(name, height=160)
             self._slider("negative_noise")
             self._add("content_renorm", gr.Checkbox(**self._common("content_renorm"), value=False))
-
-    def _timing(self) -> None:
-        with gr.Row():
-            self._slider("start", step=0.01)
-            self._slider("end", step=0.01)
-
-    def _regions(self) -> None:
-        """Pictures laid over the result and over the reference: white counts."""
-        told = "Region: where the style acts, and which part of the reference counts"
-        with gr.Accordion(told, open=False), gr.Row():
-            for name in ("mask", "image_mask"):
-                self._picture(name, height=160)
+        show_with_content(removal, self._made)
 
     def _finer(self) -> None:
-        """What few pictures need: how the weight changes, where it acts, and how it joins the prompt."""
-        with gr.Accordion("More about the weight: over the steps, in the hires pass, beside the prompt", open=False):
+        """What few pictures need: in which region, in which steps, how strongly from step to step, and joined how."""
+        with self._folded["weight"].open():
+            with gr.Row():
+                self._slider("start", step=0.01)
+                self._slider("end", step=0.01)
             with gr.Row():
                 for name in ("curve", "layout_curve"):
                     self._add(name, self._curve(name))
             with gr.Row():
                 for name in ("passes", "fusion", "kv_scaling"):
                     self._choice(name)
+            self._picture("mask", height=160)
 
     def _choice(self, name: str) -> None:
         kind = FIELDS[name].kind
