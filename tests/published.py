@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "layouts"
 ADAPTERS = sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith("encoder_"))
 ENCODERS = sorted(path.stem for path in FOLDER.glob("encoder_*.json"))
 USABLE = [name for name in ADAPTERS if "variant" in json.loads((FOLDER / f"{name}.json").read_text())["expect"]]
-REFUSED = [name for name in ADAPTERS if name not in USABLE]
+REFUSED = [name for name in ADAPTERS if "refused" in json.loads((FOLDER / f"{name}.json").read_text())["expect"]]
 BYTES = {"F16": 2, "F32": 4}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class AdapterInfo:
     layer_widths: dict[int, int]  # layer index → rows of to_k_ip; an adapter may carry only some layers
     projection_names: dict[str, str]  # parameter → key in the file
     layer_names: dict[str, str]  # "{2n+1}.to_k_ip.weight" → key in the file
+    nothing_is_zeros: bool = False  # a plus adapter's view of no picture: zeros, not the mid-grey picture's states
 
     @property
     def name(self) -> str:
@@ -129,7 +130,8 @@ OTHER_KINDS = (
         lambda p, a: _is_small_unets(a, 1024), "an SD 2 adapter", "its cross-attention is 1024 wide, SDXL's is 2048"
     ),
 )
-_OF_CSGO = re.compile(r"(^|\.)(style|content)_image_proj\.")
+_OF_CSGO = re.compile(r"(?P<around>^|\.)(?P<branch>style|content)_image_proj\.")
+_CSGO_STYLE_LAYERS = range(24, 60)  # those of up_blocks; its content branch is in down_blocks, mid_block has neither
 
 
 def inspect_adapter(path: Path) -> AdapterInfo:
@@ -146,6 +148,35 @@ def identify(path: Path, shapes: Shapes) -> AdapterInfo:
 
 
 def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
+    if style := _csgo_style(shapes):
+        return _as_named(style, _plain(path, {key: shapes[own] for key, own in style.items()}))
+    return _plain(path, shapes)
+
+
+def _csgo_style(shapes: Shapes) -> dict[str, str]:
+    """CSGO's style branch as the plus adapter that it is: plain key → key in the file. Empty for other files.
+
+    instantX-research/CSGO@fefec09 ip_adapter/ip_adapter.py, attention_processor.py.
+    """
+    found = {key: match["branch"] for key in shapes if (match := _OF_CSGO.search(key))}
+    if "style" not in found.values():
+        return {}
+    kept = (key for key in shapes if found.get(key) != "content")
+    return {_OF_CSGO.sub(r"\g<around>image_proj.", key): key for key in kept}
+
+
+def _as_named(names: Mapping[str, str], info: AdapterInfo) -> AdapterInfo:
+    """A style branch's description by the keys that its file has, with the layers that it was trained for alone."""
+    numbers = {2 * index + 1 for index in _CSGO_STYLE_LAYERS}
+    layers = {name: names[key] for name, key in info.layer_names.items() if int(name.partition(".")[0]) in numbers}
+    widths = {index: width for index, width in info.layer_widths.items() if index in _CSGO_STYLE_LAYERS}
+    if not widths:
+        raise ValueError("a style branch without a layer would do nothing")
+    projection = {name: names[key] for name, key in info.projection_names.items()}
+    return replace(info, layer_widths=widths, projection_names=projection, layer_names=layers, nothing_is_zeros=True)
+
+
+def _plain(path: Path, shapes: Shapes) -> AdapterInfo:
     in_projection, in_layers = projection_names(path.name, shapes), layer_names(path.name, shapes)
     projection = {name: shapes[key] for name, key in in_projection.items()}
     layers = {name: shapes[key] for name, key in in_layers.items()}
@@ -160,7 +191,7 @@ def _identified(path: Path, shapes: Shapes) -> AdapterInfo:
 
 def _refuse(path: Path, shapes: Shapes, projection: Shapes, layers: Shapes) -> None:
     if any(map(_OF_CSGO.search, shapes)):
-        raise CheckpointError(f"{path.name} is a CSGO checkpoint: it needs its own attention layers, not IP-Adapter's.")
+        raise CheckpointError(f"{path.name} is CSGO's content branch alone. Choose a file with its style branch.")
     if not any(name.endswith("to_k_ip.weight") for name in layers):
         found = few(shapes) or "nothing"
         raise CheckpointError(f"{path.name} is not an IP-Adapter: it has no to_k_ip layers (found {found}, …).")

@@ -67,7 +67,7 @@ class ModelFiles:
         """What `auto` prefers: an encoder at hand, then general before special, base before plus (so that a content
         prompt works), the widest CLIP space (bigG, the paper's), all blocks."""
         has_encoder = self._encoder_for(info.feature) is not None
-        special = info.name.lower() in SPECIAL_PURPOSES
+        special = info.name.lower() in SPECIAL_PURPOSES or info.nothing_is_zeros
         return (
             not has_encoder,
             special,

@@ -116,7 +116,8 @@ def read_reference(plan: ReferencePlan, embedder: Embedder) -> Reference:
     feature, removes, unit = plan.adapter.feature, plan.unit.removes_content, plan.unit
     content, avoided = _plain(plan.read["content_image"] if removes else ()), _plain(plan.read["negative_image"])
     noise = tuple(View(picture, noise=True) for picture in plan.pictures) if unit.negative_noise else ()
-    blank = [None] if feature.kind == "hidden" and not avoided else []
+    sees_grey = feature.kind == "hidden" and not plan.adapter.nothing_is_zeros
+    blank = [None] if sees_grey and not avoided else []
     views = [*plan.views, *avoided, *blank, *noise]
     joint = [(view, plan.joint) for view in (*content, *((None,) if content else ()))]
     found = embedder.images([*((view, feature) for view in views), *joint], plan.encoder)
