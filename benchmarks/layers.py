@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 
 from lib_instantstyle.style.attention import StyledLayer
 from lib_instantstyle.style.key_values import ImageKeyValue
+from lib_instantstyle.style.regions import Region
 from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
@@ -36,6 +37,8 @@ class Point:
     tokens: int = 4
     pixels: int = 1024
     batch: int = 1
+    joined: str = "add"  # how ours joins the text's attention: a fusion
+    region: bool = False  # in a part of the picture only
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,18 @@ class Machine:
         return several
 
 
+JOINED = {
+    "added": Point(),
+    "added in a region": Point(region=True),
+    "adain": Point(joined="adain"),
+    "adain in a region": Point(joined="adain", region=True),
+}
 SERIES: dict[str, dict[str, Point]] = {
     "units of 4 tokens": {str(n): Point(units=n, pixels=512) for n in (1, 2, 3, 4, 6, 8)},
     "tokens of one unit": {str(n): Point(tokens=n, pixels=512) for n in (4, 16, 257)},
     "side of the picture": {f"{n} px": Point(pixels=n) for n in (512, 768, 1024, 1536, 2048)},
     "pictures at once": {str(n): Point(batch=n, pixels=512) for n in (1, 2, 4)},
+    "ways to join the prompt": JOINED,
 }
 
 
@@ -130,11 +140,12 @@ def _flops(subject: Subject, work: Callable[[], object]) -> int:
 def allocate(machine: Machine) -> Table:
     """Tensors that one layer makes on top of the plain layer, and their size: no clock is involved."""
     rows: dict[str, dict[str, Cell]] = {}
-    for point in (Point(), Point(units=3), Point(units=8), Point(tokens=16), Point(tokens=257)):
+    for point in (Point(units=3), Point(units=8), Point(tokens=16), Point(tokens=257), *JOINED.values()):
         layer = Layer(machine, point)
         found = {who: _made(subject, layer.run) for who, subject in layer.subjects().items()}
         cells = {who: _on_top(made, found["plain"]) for who, made in found.items() if who != "plain"}
-        rows[f"{point.units} × {point.tokens} tokens"] = cells
+        named = [name for name, one in JOINED.items() if one == point]
+        rows[", ".join([f"{point.units} × {point.tokens} tokens", *named])] = cells
     note = f"One layer of the style block at {Point.pixels}×{Point.pixels} with guidance: tensors, MiB."
     columns = dict.fromkeys(_measured(machine), "")
     return Table("made anew in each call", columns, rows, note + _left_out(machine))
@@ -203,8 +214,11 @@ class Layer:
     def _ours(self) -> Subject:
         width = self.x.shape[-1]
         pair = torch.randn(2, 2, self.point.tokens, width)
-        units = (ImageKeyValue(pair[0], pair[1], 1.0, Window()),) * self.point.units
-        styled = StyledLayer(self.attn2, units, ModelCall(cond_rows=marks(self.rows)))
+        region = Region(torch.rand(1, 1, 512, 512)) if self.point.region else None
+        one = ImageKeyValue(pair[0], pair[1], 1.0, Window(), fusion=self.point.joined, region=region)
+        side = self.point.pixels // DOWNSAMPLING
+        call = ModelCall(cond_rows=marks(self.rows), size=(4 * side, 4 * side))  # the latent's
+        styled = StyledLayer(self.attn2, (one,) * self.point.units, call)
 
         def enter() -> None:
             styled.attach()

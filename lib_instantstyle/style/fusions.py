@@ -16,20 +16,21 @@ from torch.nn import functional
 EPSILON = 1e-5
 
 
-def adain(hidden: Tensor, style: Tensor) -> Tensor:
-    """`hidden` with the mean and deviation of `style`: over positions, for each row and channel; unbiased deviations.
+def term(fusion: str, hidden: Tensor, style: Tensor) -> Tensor:
+    """What a unit at weight 1 adds to `hidden`; all (rows, positions, channels)."""
+    return style if fusion == "add" else adain_change(hidden, style)
 
-    Both (rows, positions, channels). The difference to the published formula is ε, without which a flat channel would
-    be divided by zero.
+
+def adain_change(hidden: Tensor, style: Tensor) -> Tensor:
+    """AdaIN(H, S) − H = (g − 1) H + μ_S − g μ_H with g = σ_S / (σ_H + ε): one pass over H after the statistics, which are
+    over positions, for each row and channel; unbiased deviations. Both (rows, positions, channels).
+
+    The difference to the published formula is ε, without which a flat channel would be divided by zero.
     """
     deviation, mean = torch.std_mean(hidden, 1, keepdim=True)
     new_deviation, new_mean = torch.std_mean(style, 1, keepdim=True)
-    return (hidden - mean) / (deviation + EPSILON) * new_deviation + new_mean
-
-
-def term(fusion: str, hidden: Tensor, style: Tensor) -> Tensor:
-    """What a unit at weight 1 adds to `hidden`; all (rows, positions, channels)."""
-    return style if fusion == "add" else adain(hidden, style) - hidden
+    gain = new_deviation / (deviation + EPSILON)
+    return torch.addcmul(new_mean - gain * mean, hidden, gain - 1)
 
 
 def grid_of(positions: int, latent: tuple[int, int]) -> tuple[int, int] | None:
