@@ -22,7 +22,7 @@ def term(fusion: str, hidden: Tensor, style: Tensor) -> Tensor:
 
 
 def adain_change(hidden: Tensor, style: Tensor) -> Tensor:
-    """AdaIN(H, S) − H = (g − 1) H + μ_S − g μ_H with g = σ_S / (σ_H + ε): one pass over H after the statistics, which are
+    """AdaIN(H, S) − H = (g − 1) H + μ_S − g μ_H, g = σ_S / (σ_H + ε): one pass over H after the statistics, which are
     over positions, for each row and channel; unbiased deviations. Both (rows, positions, channels).
 
     The difference to the published formula is ε, without which a flat channel would be divided by zero.
