@@ -211,8 +211,8 @@ class Removal:
         0.0,
         Number(0, 1),
         "Noise to avoid",
-        "How much of what the unconditional side sees is the reference's own pixels in random order: its colours "
-        "without its shapes. Follows the prompt more closely. Needs a CFG scale above 1.",
+        "How much of the reference's own pixels, in random order, the result should move away from: its colours "
+        "without its shapes. The result follows the prompt more closely. Needs a CFG scale above 1.",
     )
 
     @property
