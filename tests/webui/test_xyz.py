@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lib_instantstyle.units.errors import UnitError
-from lib_instantstyle.units.unit import FIELDS
+from lib_instantstyle.units.unit import DEFAULTS, FIELDS
 
 from .seen import same, unit
 
@@ -67,6 +67,13 @@ def test_two_axes_meet_in_a_cell(web: A1111) -> None:
     assert same(web.process(p).images, web.generate(unit()).images)
 
 
+def test_a_copy_of_a_cell_changes_nothing_of_it(web: A1111) -> None:
+    cell = web.job(unit())
+    axis(web, "weight").apply(cell, 0.5, [0.5])
+    axis(web, "weight").apply(copy(cell), 2.0, [2.0])
+    assert same(web.process(cell).images, web.generate(unit(weight=0.5)).images)
+
+
 def test_a_cell_of_several_pictures_keeps_its_value(web: A1111) -> None:
     made = cells(web, web.job(unit(weight=3), n_iter=2), "weight", ["0.5"])
     assert same(made[0].images, web.generate(unit(weight=0.5), n_iter=2).images)
@@ -104,12 +111,13 @@ def test_an_axis_acts_on_the_first_reference_in_use(web: A1111) -> None:
     made = cells(web, web.job(unit(enabled=False, weight=0.25), unit(weight=3), unit(weight=0.1)), "weight", ["0.5"])
     expected = web.generate(unit(enabled=False), unit(weight=0.5), unit(weight=0.1))
     assert same(made[0].images, expected.images)
+    assert made[0].infotexts == expected.infotexts  # under their own numbers
 
 
 @pytest.mark.parametrize(("name", "value"), [("weight", 9.0), ("preset", "nothing"), ("end", 2.0)])
 def test_a_value_that_cannot_be_is_refused_before_the_first_cell(web: A1111, name: str, value: Any) -> None:
     with pytest.raises(UnitError, match="must be") as caught:
-        axis(web, name).confirm(web.job(unit()), [value])
+        axis(web, name).confirm(web.job(unit()), [DEFAULTS[name], value])
     assert caught.value.field == name
 
 
