@@ -32,7 +32,7 @@ def adapters(web: A1111) -> list[str]:
     return [info.name for info in web.library("hosts.live").live_host().files.adapters.usable()]
 
 
-WRITTEN = ["{}", "  {}  ", '"{}"', "'{}'", "“{}”", '" {} "', "/nowhere\n{}\n", '/nowhere\n\n"{}"']
+WRITTEN = ["{}", "  {}  ", '"{}"', "'{}'", "“{}”", '" {} "', "\"'{}'\"", "/nowhere\n{}\n", '/nowhere\n\n"{}"']
 
 
 @pytest.mark.parametrize("written", WRITTEN)

@@ -110,9 +110,9 @@ def test_a_short_look_neither_waits_nor_disturbs(web: A1111) -> None:
     with measuring.analyst_if_free() as analyst:
         assert analyst is measuring.live_analyst()
         assert not web.queue_lock.acquire(blocking=False)
-    with web.queue_lock, measuring.analyst_if_free() as analyst:
-        assert analyst is None
     assert web.queue_lock.acquire(blocking=False)
+    with measuring.analyst_if_free() as analyst:
+        assert analyst is None
     web.queue_lock.release()
 
 
