@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..published import install
 from .seen import same, unit
 
 pytest.importorskip("gradio", reason="gradio comes with the WebUI's versions")
@@ -122,6 +123,18 @@ def test_a_missing_file_is_said_once_with_the_folders_that_are_missing(web: A111
     said = " ".join((*panel.problems, *panel.notes))
     assert "No SDXL IP-Adapter is installed" in panel.problems[0]
     assert said.count("nowhere/at all, named in Settings → InstantStyle, does not exist.") == 1
+
+
+def test_a_missing_folder_is_said_once_beside_an_adapter_without_its_encoder(web: A1111, tmp_path: Path) -> None:
+    for name in ("ip-adapter_sdxl", "ip-adapter-plus_sdxl_vit-h", "encoder_vit-bigg_huggingface"):
+        install(name, tmp_path)
+    web.opts.data["instantstyle_encoder_dirs"] = "/nowhere/at all"
+    folders = web.library("hosts.folders")
+    files = web.library("hosts.webui_host").ModelFiles(
+        lambda: [tmp_path], lambda: [tmp_path], folders.configured_folders, folders.said
+    )
+    notes = web.library("panel.readiness").readiness(files, None).notes
+    assert sum(note.count("nowhere/at all") for note in notes) == 1
 
 
 @pytest.mark.parametrize("value", ["~nobody-by-this-name/models", "x" * 5000, "C:\\models\\ipadapter", '"', "''"])

@@ -82,6 +82,7 @@ def test_a_unit_acts_in_the_pass_it_is_for(web: A1111, passes: str) -> None:
         expected = web.plain(enable_hr=True)
     styled = web.generate(unit(passes=passes), enable_hr=True)
     assert farthest(styled.images, expected.images) <= 1
+    assert not styled.comments
     assert farthest(styled.images, web.generate(unit(), enable_hr=True).images) > 1
 
 
