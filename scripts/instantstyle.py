@@ -44,7 +44,9 @@ class InstantStyleScript(scripts.Script):
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         with refusing(p, refuse_pass):
-            job.attach(p, lambda: in_cell(p, requested_units(args)))
+            x = kwargs.get("x")
+            size = tuple(x.shape[-2:]) if x is not None else None
+            job.attach(p, lambda: in_cell(p, requested_units(args)), size)
 
     def post_sample(self, p: Any, ps: Any, *args: Any) -> None:
         with refusing(p, refuse_samples, ps):

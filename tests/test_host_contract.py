@@ -18,7 +18,7 @@ from lib_instantstyle.units.blocks import SDXL_BLOCKS, attention_layers
 from lib_instantstyle.units.errors import AdapterNotFoundError, EncoderNotFoundError, TextTowerNotFoundError
 
 from .jobs import STYLE, hooked_layers, unit
-from .tiny import TinyHost, sdxl_unet, unet_inputs
+from .tiny import TinyHost, picture, sdxl_unet, unet_inputs
 from .tiny.clip import HIDDEN, POOLED
 from .tiny.pipelines import tiny_pipeline
 
@@ -130,3 +130,18 @@ def test_content_is_read_by_the_checkpoint_where_its_text_encoder_shares_the_enc
 def test_hosts_answer_every_question_of_the_protocol(any_host: Host) -> None:
     asked: Callable[[type], set[str]] = lambda cls: {name for name in vars(cls) if not name.startswith("_")}  # noqa: E731
     assert all(callable(getattr(any_host, name)) for name in asked(Host))
+
+
+def test_a_reference_becomes_a_latent_of_the_size_that_is_asked_for(any_host: Host) -> None:
+    latent = any_host.latent_of(picture(), 10, 6)
+    assert (latent.shape, latent.dtype) == ((1, 4, 10, 6), torch.float32)
+    assert torch.equal(latent, any_host.latent_of(picture(), 10, 6))
+    assert not torch.equal(latent, any_host.latent_of(picture(1), 10, 6))
+
+
+def test_the_noise_schedule_goes_from_almost_one_down_to_almost_none(any_host: Host) -> None:
+    alphas = any_host.alphas_cumprod()
+    assert alphas.shape == (1000,)
+    assert 0.98 < alphas[0] < 1
+    assert 0 < alphas[-1] < 0.02
+    assert (alphas.diff() < 0).all()

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
@@ -23,6 +24,17 @@ class Host(Protocol):
 
     def unet(self) -> nn.Module:
         """The live UNet. Raises IncompatibleModelError when there is none that hooks can reach."""
+        ...
+
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """(1, channels, height, width): an RGB picture as the checkpoint's VAE sees it, fitted to that size, scaled.
+
+        Raises IncompatibleModelError.
+        """
+        ...
+
+    def alphas_cumprod(self) -> Tensor:
+        """(timesteps,) ᾱ of the checkpoint's noise schedule. Raises IncompatibleModelError where it has none."""
         ...
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:

@@ -114,7 +114,42 @@ class LoraPlan:
         return replace(self.unit, lora=self.lora.name)
 
 
-Plan = UnitPlan | LoraPlan
+@dataclass(frozen=True, eq=False)
+class ReferringPlan:
+    """A unit whose reference is looked at by self-attention, found and checked; it needs no file but the checkpoint."""
+
+    unit: StyleUnit
+    picture: Picture | None  # None: the first one of each batch leads the others
+    number: int  # counted from 1
+    scales: dict[Layer, float]  # without zeros
+    _latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """The reference, if there is one."""
+        return (self.picture,) if self.picture else ()
+
+    def latent(self, host: Host, size: tuple[int, int]) -> Tensor:
+        """(1, channels, height, width): the picture's latent at a size, which is its height and width; kept."""
+        assert self.picture is not None
+        if size not in self._latents:
+            with placed(unit=self.number, field="image"):
+                self._latents[size] = host.latent_of(self.picture.image, *size)
+        return self._latents[size]
+
+    def let_go(self) -> None:
+        """Keep neither pixels nor latents."""
+        self._latents.clear()
+        for picture in self.all_pictures:
+            picture.let_go()
+
+    @property
+    def described(self) -> StyleUnit:
+        """The unit with its picture by hash."""
+        return replace(self.unit, image=tuple(picture.hash for picture in self.all_pictures))
+
+
+Plan = UnitPlan | LoraPlan | ReferringPlan
 
 
 def plan_reference(host: Host, unit: StyleUnit, adapter: AdapterInfo, read: Reader = read_picture) -> ReferencePlan:

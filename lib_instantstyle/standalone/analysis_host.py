@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
@@ -35,6 +36,12 @@ class FilesHost:
         """Adapters and encoders: files or folders. Raises InstantStyleError for what cannot be used."""
         self.files: ModelFiles = NamedFiles(adapters, encoders)
         self.embed_store = EmbedStore((cache or default_cache()) / "embeds")
+
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        raise IncompatibleModelError("No VAE was opened. Use StandaloneHost.")
+
+    def alphas_cumprod(self) -> Tensor:
+        raise IncompatibleModelError("No noise schedule was opened. Use StandaloneHost.")
 
     @contextmanager
     def room_for_encoder(self) -> Iterator[None]:

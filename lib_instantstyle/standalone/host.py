@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..files.image_encoders import EncoderInfo
 from ..files.text_towers import TextTowerInfo, Tokenizer
+from ..reference.latents import checked_latent, pixels_for
 from ..reference.plans import Plan, check_windows
 from ..style.session import StyleSession
 from ..units.errors import IncompatibleModelError, InstantStyleError, placed
@@ -81,6 +82,29 @@ class StandaloneHost(FilesHost):
 
     def unet(self) -> nn.Module:
         return self.pipe.unet
+
+    @torch.no_grad()
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        vae = self.pipe.vae
+        pixels = pixels_for(image, height, width, self.pipe.vae_scale_factor).to(self.pipe._execution_device)
+        upcasts = vae.dtype == torch.float16 and vae.config.force_upcast  # as the pipelines do
+        if upcasts:
+            vae.to(dtype=torch.float32)
+        try:
+            mean = vae.encode(pixels.to(vae.dtype) * 2 - 1).latent_dist.mode()
+        finally:
+            if upcasts:
+                vae.to(dtype=torch.float16)
+        return checked_latent(mean.float() * vae.config.scaling_factor)
+
+    def alphas_cumprod(self) -> Tensor:
+        found = getattr(self.pipe.scheduler, "alphas_cumprod", None)
+        if found is None:
+            raise IncompatibleModelError(
+                f"{type(self.pipe.scheduler).__name__} has no noise schedule that a reference can be noised by. "
+                "Use one of diffusers' schedulers for SDXL, such as EulerDiscreteScheduler."
+            )
+        return found
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         device = self.pipe._execution_device  # under offloading the parts lie elsewhere

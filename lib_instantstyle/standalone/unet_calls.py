@@ -34,7 +34,7 @@ class PipelineCalls:
         def instantstyle_read_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._read(args[0] if args else kwargs["sample"])
 
-        self._hook = self.pipe.unet.register_forward_pre_hook(instantstyle_read_call, with_kwargs=True)
+        self._hook = self.pipe.unet.register_forward_pre_hook(instantstyle_read_call, with_kwargs=True, prepend=True)
 
     def detach(self) -> None:
         """Read nothing any more; no row is ours."""

@@ -52,7 +52,7 @@ class AdaptedLayer:
     """One linear layer with the pairs routed to it. `attach` and `detach` are a pair; detaching twice is harmless."""
 
     module: nn.Module
-    pairs: tuple[LowRank, ...]
+    units: tuple[LowRank, ...]
     call: ModelCall
     _handles: list[RemovableHandle] = field(default_factory=list)
     _placed: tuple[LowRank, ...] = ()  # the pairs where, and in the numbers in which, the layer computes
@@ -73,12 +73,12 @@ class AdaptedLayer:
 
     def acts_at(self, progress: float) -> bool:
         """Whether any pair is to be added in the model call at `progress`."""
-        return any(pair.factor(progress) for pair in self.pairs)
+        return any(pair.factor(progress) for pair in self.units)
 
     def _added(self, x: Tensor, output: Tensor) -> Tensor | None:
         if self.call.cond_rows is None:  # not a call of the job's
             return None
-        factors = [pair.factor(self.call.progress) for pair in self.pairs]
+        factors = [pair.factor(self.call.progress) for pair in self.units]
         if not any(factors):
             return None
         for pair, factor in zip(self._beside(output), factors):
@@ -90,7 +90,7 @@ class AdaptedLayer:
     def _beside(self, output: Tensor) -> tuple[LowRank, ...]:
         """The pairs where the layer computes; moved there once a job."""
         if not self._placed or not self._placed[0].fits(output):
-            self._placed = tuple(pair.beside(output) for pair in self.pairs)
+            self._placed = tuple(pair.beside(output) for pair in self.units)
         return self._placed
 
 

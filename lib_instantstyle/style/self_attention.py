@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from ..units.curves import ALWAYS, Curve
 from ..units.schedule import Window
 from .rows import ModelCall
 
@@ -62,6 +63,11 @@ class Attending:
     window: Window
     reference: ReferenceRows
     rows: tuple[bool, ...] = (False, True)  # halves that look at the reference
+    curve: Curve = ALWAYS  # a factor on the scale, from step to step
+
+    def factor(self, progress: float) -> float:
+        """What the scale is multiplied by in the model call at `progress`; 0 where the unit does not act."""
+        return self.curve.at(progress) if self.window.contains(progress) else 0.0
 
 
 def adain(x: Tensor, like: Tensor) -> Tensor:
@@ -92,13 +98,14 @@ def query(leaf: str, own: Tensor, reference: Tensor, copies: int) -> Tensor:
 
 
 HOW: dict[str, Leaf] = {"shared": shared, "swapped": swapped, "query": query}
+KEPT: dict[str, tuple[str, ...]] = {"shared": LEAVES, "swapped": (KEY, VALUE), "query": (QUERY,)}  # the reference's
 
 
 @dataclass
 class ReferredLayer:
     """One `attn1` whose rows look at references. `attach` and `detach` are a pair; detaching twice is harmless."""
 
-    attn1: Any
+    module: Any  # the attn1
     units: tuple[Attending, ...]
     call: ModelCall
     _own: dict[str, Tensor] = field(default_factory=dict)  # leaf → its output, while it is needed
@@ -108,13 +115,13 @@ class ReferredLayer:
     def attach(self) -> None:
         """Put the hooks in place. Plain functions: other extensions filter hooks by their `__name__`."""
         for leaf in LEAVES:
-            self._handles.append(getattr(self.attn1, leaf).register_forward_hook(self._at(leaf)))
+            self._handles.append(getattr(self.module, leaf).register_forward_hook(self._at(leaf)))
 
         def instantstyle_blend_references(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             blended = self._blended(args[0])
             return None if blended is None else (blended, *args[1:])
 
-        self._handles.append(self.attn1.to_out[0].register_forward_pre_hook(instantstyle_blend_references))
+        self._handles.append(self.module.to_out[0].register_forward_pre_hook(instantstyle_blend_references))
 
     def detach(self) -> None:
         """Take the hooks out and let go of everything."""
@@ -135,32 +142,57 @@ class ReferredLayer:
         return instantstyle_refer
 
     def _leaf(self, leaf: str, output: Tensor) -> Tensor | None:
-        if writers := [unit.reference for unit in self.units if unit.reference.writing]:
-            for reference in writers:
-                self._kept.setdefault(id(reference), {})[leaf] = output
+        if writers := [unit for unit in self.units if unit.reference.writing]:
+            for unit in writers:
+                if leaf in KEPT[unit.how]:
+                    self._kept.setdefault(id(unit.reference), {})[leaf] = output
             return None
-        acting = self.acting(output)
+        acting = self.acting()
         if not acting:
             return None
+        self._check(acting, output)
         if self._is_direct(acting):
+            if leaf == VALUE:
+                self.call.added(self.module)
             return self._seen(acting[0], leaf, output)
         self._own[leaf] = output
         return None
 
-    def acting(self, output: Tensor) -> list[Attending]:
+    def acts_at(self, progress: float) -> bool:
+        """Whether any unit is to act in the model call at `progress`."""
+        return any(unit.factor(progress) for unit in self.units)
+
+    def acting(self) -> list[Attending]:
         """The units that act in the call in progress; none in a call that is not the job's."""
         if self.call.cond_rows is None:
             return []
-        return [unit for unit in self.units if unit.window.contains(self.call.progress)]
+        return [unit for unit in self.units if unit.factor(self.call.progress)]
 
-    @staticmethod
-    def _is_direct(acting: Sequence[Attending]) -> bool:
-        return len(acting) == 1 and acting[0].scale == 1
+    def _check(self, acting: Sequence[Attending], output: Tensor) -> None:
+        """Refuse a call that is not for the rows of the model call, and one without the reference's rows."""
+        marks = self.call.cond_rows or ()
+        rows = len(marks)
+        if len(output) != rows:
+            told = f"A self-attention layer was called for {len(output)} rows; the model call has {rows}."
+            self.call.refuse(f"{told} Hypertile, for one, cuts rows into tiles.", self.module)
+        if all(unit.reference.leads for unit in acting) and set(acting[0].reference.leaders(marks)) >= set(range(rows)):
+            self.call.refuse(
+                "With no picture given, the first picture of a batch leads the others; this batch has one only. Give a "
+                "picture, or raise the batch size.",
+            )
+        for unit in acting:
+            kept = self._kept.get(id(unit.reference), {})
+            if not unit.reference.leads and not all(leaf in kept for leaf in KEPT[unit.how]):
+                self.call.refuse("A self-attention layer was not computed for the reference.", self.module)
+
+    def _is_direct(self, acting: Sequence[Attending]) -> bool:
+        return len(acting) == 1 and acting[0].scale * acting[0].factor(self.call.progress) == 1
 
     def _seen(self, unit: Attending, leaf: str, own: Tensor) -> Tensor:
         """What the layer computes with in place of `own`, (rows, tokens, inner)."""
-        cond_rows = self._rows(own)
-        reference = unit.reference
+        cond_rows, reference = self.call.cond_rows or (), unit.reference
+        if leaf not in KEPT[unit.how]:
+            return own
         if reference.leads:
             kept, index, copies = own, reference.leaders(cond_rows), DRAWN
         else:
@@ -171,19 +203,20 @@ class ReferredLayer:
         looking = torch.tensor([is_cond in unit.rows for is_cond in cond_rows], device=own.device)
         return torch.where(looking[:, None, None], found, own)
 
-    def _rows(self, own: Tensor) -> tuple[bool, ...]:
-        return self.call.cond_rows or (True,) * len(own)
-
     def _blended(self, hidden: Tensor) -> Tensor | None:
         """hidden + Σ_units scale · (A_unit − hidden); None when the host's own attention has done it all."""
         own, self._own = self._own, {}
-        if len(own) < len(LEAVES):
+        acting = self.acting()
+        if not acting or self._is_direct(acting):
             return None
-        heads, total = self.attn1.heads, hidden
-        for unit in self.acting(hidden):
+        if len(own) < len(LEAVES):
+            self.call.refuse("A self-attention layer was computed in another way.", self.module)
+        heads, total = self.module.heads, hidden
+        for unit in acting:
             q, k, v = (self._seen(unit, leaf, own[leaf]).unflatten(-1, (heads, -1)).transpose(1, 2) for leaf in LEAVES)
             found = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2).to(hidden)
-            total = total + unit.scale * (found - hidden)
+            total = total + unit.scale * unit.factor(self.call.progress) * (found - hidden)
+        self.call.added(self.module)
         return total
 
 
@@ -195,7 +228,7 @@ class PooledNorm:
     it normalises each token by itself.
     """
 
-    norm: Any
+    module: Any  # the GroupNorm
     units: tuple[Attending, ...]
     call: ModelCall
     _kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # reference → mean, mean of squares
@@ -207,7 +240,7 @@ class PooledNorm:
         def instantstyle_pool_statistics(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             return self._pooled(args[0], output)
 
-        self._handles.append(self.norm.register_forward_hook(instantstyle_pool_statistics))
+        self._handles.append(self.module.register_forward_hook(instantstyle_pool_statistics))
 
     def detach(self) -> None:
         """Take the hook out and let go of everything."""
@@ -227,11 +260,27 @@ class PooledNorm:
             return None
         if self.call.cond_rows is None:
             return None
-        acting = [unit for unit in self.units if unit.window.contains(self.call.progress)]
+        acting = [unit for unit in self.units if unit.factor(self.call.progress)]
+        if not acting:
+            return None
+        self._check(acting, x)
         total = output
         for unit in acting:
-            total = total + unit.scale * (self._with(unit.reference, x).to(output) - output)
-        return total if acting else None
+            scale = unit.scale * unit.factor(self.call.progress)
+            total = total + scale * (self._with(unit.reference, x).to(output) - output)
+        self.call.added(self.module)
+        return total
+
+    def acts_at(self, progress: float) -> bool:
+        """Whether any unit is to act in the model call at `progress`."""
+        return any(unit.factor(progress) for unit in self.units)
+
+    def _check(self, acting: Sequence[Attending], x: Tensor) -> None:
+        if len(x) % len(self.call.cond_rows or ()):
+            told = f"A GroupNorm was called for {len(x)} rows; the model call has {len(self.call.cond_rows or ())}."
+            self.call.refuse(told, self.module)
+        if not all(unit.reference.leads or id(unit.reference) in self._kept for unit in acting):
+            self.call.refuse("A GroupNorm was not computed for the reference.", self.module)
 
     def _with(self, reference: ReferenceRows, x: Tensor) -> Tensor:
         """x normalised together with the reference's rows."""
@@ -240,13 +289,13 @@ class PooledNorm:
         index = reference.leaders(cond_rows) if reference.leads else reference.rows_for(cond_rows)
         kept = own if reference.leads else self._kept[id(reference)]
         mean, square = ((mine + theirs[index].to(mine)) / 2 for mine, theirs in zip(own, kept))
-        grouped = (self._grouped(x) - mean) * torch.rsqrt(square - mean.square() + self.norm.eps)
+        grouped = (self._grouped(x) - mean) * torch.rsqrt(square - mean.square() + self.module.eps)
         shape = (1, -1, *[1] * (x.dim() - 2))
-        return grouped.view(x.shape) * self.norm.weight.view(shape) + self.norm.bias.view(shape)
+        return grouped.view(x.shape) * self.module.weight.view(shape) + self.module.bias.view(shape)
 
     def _grouped(self, x: Tensor) -> Tensor:
         exact = x.float() if x.element_size() < 4 else x
-        return exact.reshape(len(x), self.norm.num_groups, -1)
+        return exact.reshape(len(x), self.module.num_groups, -1)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and mean of squares of each row's groups, each (rows, groups, 1)."""

@@ -17,19 +17,21 @@ from ..files.adapters import Adapter
 from ..reference.embedding import Embedder
 from ..reference.host import Host
 from ..reference.names import fingerprint
-from ..reference.plans import LoraPlan, Plan, UnitPlan, plan_reference
+from ..reference.plans import LoraPlan, Plan, ReferringPlan, UnitPlan, plan_reference
 from ..reference.removal import read_reference
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
-from ..units.methods import LORA
+from ..units.methods import ADAPTER, LORA
 from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
 from .lora_units import adapted_layers, plan_lora
 from .low_rank import LowRank
+from .reference_units import plan_referring, referring
 from .regions import Region
 from .rows import ModelCall, never
+from .self_attention import Attending
 
 KEPT_UNITS = 16  # units whose keys and values stay in memory between jobs, under 1 MiB each for style alone
 KEPT_BYTES = 256 << 20  # of all of them together: every block of a plus adapter takes 23 MB a picture
@@ -52,6 +54,7 @@ class StyleSession:
 
     host: Host
     call: ModelCall = field(default_factory=ModelCall)
+    latent_size: tuple[int, int] | None = None  # height, width in the pass that begins, where the host knows
     _layers: list[Hooked] = field(default_factory=list)
     _unet: nn.Module | None = None
     _kept: OrderedDict[str, KeyValues] = field(default_factory=OrderedDict)
@@ -71,6 +74,8 @@ class StyleSession:
             unit.check()
             if unit.method == LORA:
                 return plan_lora(self.host, number, unit)
+            if unit.method != ADAPTER:
+                return plan_referring(self.host, number, unit)
             return self._plan(number, unit)
 
     def _plan(self, number: int, unit: StyleUnit) -> UnitPlan:
@@ -95,11 +100,16 @@ class StyleSession:
             return
         unet = self.host.unet()
         adapted = adapted_layers([plan for plan in acting if isinstance(plan, LoraPlan)], unet, self.call)
+        looked_at = [plan for plan in acting if isinstance(plan, ReferringPlan)]
+        looking = referring(self.host, looked_at, unet, self.call)
+        if self.latent_size:  # now, and not amid the pass: a host may move its models
+            for plan in filter(lambda plan: plan.picture, looked_at):
+                plan.latent(self.host, self.latent_size)
         styled = self._styled([plan for plan in acting if isinstance(plan, UnitPlan)], unet)
-        self._unet, self.call.adapted = unet, {layer.module: layer.acts_at for layer in adapted}
-        parts = ([layer.pairs for layer in adapted], [layer.units for layer in styled])
-        self.call.is_due = _due_at([acting for units in parts for layer in units for acting in layer])
-        hooked: list[Hooked] = [*adapted, *styled]  # a query that is kept is to be the one with the LoRA in it
+        self._unet = unet
+        self.call.adapted = {layer.module: layer.acts_at for layer in (*adapted, *looking.hooked)}
+        self.call.is_due = _due_at([unit for layer in (*adapted, *looking.hooked, *styled) for unit in layer.units])
+        hooked: list[Hooked] = [*adapted, *looking.hooked, *styled, *looking.passes]  # a query with the LoRA in it
         for layer in hooked:
             self._layers.append(layer)
             layer.attach()
@@ -185,7 +195,7 @@ def key_values(adapter: Adapter, cond: Tensor, shares: Tensor, uncond: Tensor, l
     return found
 
 
-def _due_at(units: Sequence[ImageKeyValue | LowRank]) -> Callable[[float], bool]:
+def _due_at(units: Sequence[ImageKeyValue | LowRank | Attending]) -> Callable[[float], bool]:
     """Whether some unit acts at a progress. The layers of a unit differ in little: each kind is asked once."""
     kinds = {(unit.window, unit.curve): unit for unit in units}
     return lambda progress: any(unit.factor(progress) for unit in kinds.values())

@@ -95,6 +95,13 @@ def attention_layers(unet: nn.Module) -> dict[Layer, nn.Module]:
     return {layer: found[layer.block, layer.depth] for layer in number_layers(SDXL_BLOCKS, depths)}
 
 
+def self_attention_layers(unet: nn.Module) -> dict[Layer, nn.Module]:
+    """The `attn1` modules of a live SDXL UNet, by the layer whose `attn2` lies beside them. Raises as above."""
+    modules = dict(unet.named_modules())
+    beside = {module: path.removesuffix("attn2") for path, module in modules.items() if path.endswith(".attn2")}
+    return {layer: modules[f"{beside[attn2]}attn1"] for layer, attn2 in attention_layers(unet).items()}
+
+
 def _attn2_modules(unet: nn.Module) -> dict[tuple[str, int], nn.Module]:
     paths = ((_LAYER_PATH.match(path), module) for path, module in unet.named_modules())
     return {(diffusers_name(path["block"]), int(path["depth"])): module for path, module in paths if path}

@@ -88,8 +88,9 @@ class Source:
     )
 
     def check_source(self) -> None:
-        if not getattr(self, METHODS[self.method].needs):
-            raise UnitError(MISSING[METHODS[self.method].needs], METHODS[self.method].needs)
+        needs = METHODS[self.method].needs
+        if needs and not getattr(self, needs):
+            raise UnitError(MISSING[needs], needs)
         masks = len(self.image_mask)
         if masks > 1 and masks != len(self.image):
             raise UnitError(
@@ -140,6 +141,13 @@ class Where:
         "Region",
         "A mask for the result: the style acts where it is white, not where it is black, and partly where it is grey. "
         "In a picture with transparency, the style acts in the opaque part.",
+    )
+    leak_guard: bool = asked(
+        False,
+        Flag(),
+        "Guard against content",
+        "For the method swapped: guidance pushes away from the content of the reference (StyleKeeper). Needs a CFG "
+        "scale above 1.",
     )
     fusion: str = asked(
         "add",

@@ -128,8 +128,8 @@ def unit_schema() -> dict[str, Any]:
 
 
 def _required_with(method: Method) -> dict[str, Any]:
-    named = {"properties": {"method": {"const": method.name}}, "required": [method.needs]}
-    return named if method.name == DEFAULTS["method"] else {**named, "required": [method.needs, "method"]}
+    required = [name for name in (method.needs, "method" if method.name != DEFAULTS["method"] else "") if name]
+    return {"properties": {"method": {"const": method.name}}, "required": required}
 
 
 def _property(name: str, spec: FieldSpec) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from .. import __version__
 from ..files.installed import ModelFiles
 from ..reference.analysis_json import as_json, read_request
 from ..units.errors import InstantStyleError
-from ..units.routing import PRESETS
+from ..units.methods import METHODS
+from ..units.routing import PRESETS, STYLE_BLOCK
 from ..units.unit import unit_schema
 from .measuring import analyse_in_turn
 from .refusals import InstantStyleRefused
@@ -63,7 +64,8 @@ def describe_adapters(files: ModelFiles) -> dict[str, Any]:
 
 
 def describe_presets() -> list[dict[str, Any]]:
-    """The presets with their blocks and sources."""
+    """The presets with their blocks and sources; of_methods: what a method has in place of the style block."""
+    own = {method.name: method.blocks for method in METHODS.values() if method.blocks}
     return [
         {
             "name": preset.name,
@@ -71,6 +73,7 @@ def describe_presets() -> list[dict[str, Any]]:
             "weighted": preset.weighted,
             "layout_weighted": preset.layout_weighted,
             "source": preset.source,
+            "of_methods": {name: blocks for name, blocks in own.items() if preset.weighted == (STYLE_BLOCK,)},
         }
         for preset in PRESETS.values()
     ]

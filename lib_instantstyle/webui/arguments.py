@@ -51,6 +51,7 @@ PANEL_VALUES = (
     "method",
     "lora",
     "negative_noise",
+    "leak_guard",
 )
 
 ONE_PICTURE = (

@@ -83,8 +83,11 @@ class StyleJob:
         self.detach()
         self.owner, self.plans, self.sampling = None, (), False
 
-    def attach(self, p: Any, units: Callable[[], Sequence[StyleUnit]]) -> None:
-        """Put the hooks in place for one sampling pass of `p`; if it is not the owner it becomes that, with `units`."""
+    def attach(self, p: Any, units: Callable[[], Sequence[StyleUnit]], size: tuple[int, int] | None = None) -> None:
+        """Put the hooks in place for one sampling pass of `p`; if it is not the owner it becomes that, with `units`.
+
+        `size`: height and width of the pass's latents.
+        """
         if p is not self.owner:
             self.begin(p, units())
         hires = bool(getattr(p, "is_hr_pass", False))
@@ -96,6 +99,7 @@ class StyleJob:
         self.session.call.start()
         self.sampling, self.hires, self.ended, self.marked = True, hires, False, 0
         self.may_be_empty = may_be_empty(p)
+        self.session.latent_size = size
         self._attach()
         if any(plan.scales for plan in self.plans):
             setattr(p, BEGUN, True)

@@ -17,6 +17,7 @@ from modules.fifo_lock import FIFOLock
 
 from ..reference.analysis import Analysis, Analyst, Progress
 from ..units.errors import InstantStyleError, StoppedError
+from ..units.methods import ADAPTER
 from ..units.unit import StyleUnit
 from .hosts.a1111_casting import uncast
 from .job import StyleJob, live_job
@@ -120,7 +121,7 @@ def measure_result(job: StyleJob, p: Any, image: Image.Image, units: Callable[[]
 def _measure(job: StyleJob, p: Any, image: Image.Image, units: Callable[[], Sequence[StyleUnit]]) -> None:
     if p is not job.owner:  # another script has wound it up, to run a job of its own on the picture
         job.begin(p, units())
-    plan = next((plan for plan in job.plans if plan.scales and plan.all_pictures), None)
+    plan = next((plan for plan in job.plans if plan.scales and plan.unit.method == ADAPTER), None)
     if plan is None:
         return
     with uncast():

@@ -50,8 +50,11 @@ REFUSED_CALLS: list[tuple[list[str], str]] = [
     (["--method", "lora"], "needs --lora"),
     (["--lora", "nothing.safetensors"], "--lora is only for --method lora"),
     (["--method", "lora", "--lora", "nothing.safetensors"], "There is no file nothing.safetensors"),
-    (["--method", "lora", "--lora", __file__, "--style", "a.png"], "--style is only for --method adapter"),
-    (["--method", "paint", "--lora", __file__], "must be one of adapter, lora"),
+    (
+        ["--method", "lora", "--lora", __file__, "--style", "a.png"],
+        "--style is only for --method adapter or shared or swapped",
+    ),
+    (["--method", "paint", "--lora", __file__], "must be one of adapter, shared, swapped, lora"),
     ([], "needs --style"),
 ]
 

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from lib_instantstyle.files.image_encoders import EncoderInfo
 from lib_instantstyle.files.installed import ModelFiles
 from lib_instantstyle.files.text_towers import TextTowerInfo, Tokenizer
+from lib_instantstyle.reference.latents import pixels_for
 from lib_instantstyle.reference.store import EmbedStore
 
 from .clip import POOLED
@@ -24,7 +27,7 @@ class TinyHost:
     def __init__(self, unet: nn.Module, models: Path, cache: Path, text_width: int | None = POOLED) -> None:
         self.live_unet, self.models, self.cache = unet, models, cache
         self.embed_store = EmbedStore(cache)
-        self.encoder_loads = self.text_encodings = 0
+        self.encoder_loads = self.text_encodings = self.latents = 0
         self._text_width = text_width
         self.pristine_text = False
         self.checkpoint: str | None = "tiny"
@@ -32,6 +35,15 @@ class TinyHost:
 
     def unet(self) -> nn.Module:
         return self.live_unet
+
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """Four random mixtures of a picture's pixels, at an eighth of its size."""
+        self.latents += 1
+        mixture = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+        return torch.einsum("oc,bchw->bohw", mixture, avg_pool2d(pixels_for(image, height, width), 8) * 2 - 1)
+
+    def alphas_cumprod(self) -> Tensor:
+        return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         return torch.device("cpu"), torch.float32

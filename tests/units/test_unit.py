@@ -236,7 +236,12 @@ def test_schema_describes_exactly_the_fields_with_their_defaults() -> None:
     schema = unit_schema()
     properties = schema["properties"]
     assert list(properties) == [one.name for one in dataclasses.fields(StyleUnit)] == list(FIELDS)
-    assert [one["required"] for one in schema["oneOf"]] == [["image"], ["lora", "method"]]
+    assert [one["required"] for one in schema["oneOf"]] == [
+        ["image"],
+        ["method"],
+        ["image", "method"],
+        ["lora", "method"],
+    ]
     assert schema["additionalProperties"] is False
     for name, described in properties.items():
         assert described["title"]

@@ -294,6 +294,7 @@ class TestStatus:
 
     def test_without_models_it_offers_them_with_their_sizes(self, bare: Any) -> None:
         assert "No SDXL IP-Adapter is installed" in bare.value("status")
+        assert "swapped self-attention" in bare.value("status")
         assert bare["download"]["visible"] is True
         assert "ip-adapter_sdxl.safetensors (0.7 GB) and" in bare.value("download")
 

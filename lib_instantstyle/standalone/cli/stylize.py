@@ -12,7 +12,7 @@ from typing import Any
 from ...files.loras import inspect_lora
 from ...reference.pictures import read_mask
 from ...units.errors import InstantStyleError
-from ...units.methods import ADAPTER, LORA
+from ...units.methods import ADAPTER, LORA, SHARED, SWAPPED
 from ...units.unit import FIELDS, StyleUnit, checked
 from ..devices import pick_device, pick_dtype
 from ..jobs import Job
@@ -60,7 +60,8 @@ JOB_OPTIONS = (
     ("--control-scale", "control_scale", float, "strength of the ControlNet (default: 1)"),
 )
 
-PARTS = {ADAPTER: ("style", "adapter", "encoder"), LORA: ("lora",)}  # options that each method needs, and no other
+# Options that each method needs; it takes no others of these.
+PARTS = {ADAPTER: ("style", "adapter", "encoder"), SHARED: ("style",), SWAPPED: ("style",), LORA: ("lora",)}
 SMALLER = (
     "Make the picture smaller (--width, --height), make fewer at once (--batch 1), use --dtype float16, or "
     "--device cpu."
@@ -79,6 +80,7 @@ def add_to(commands: Any) -> None:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
     for option, name in MASK_OPTIONS:
         parser.add_argument(option, dest=name, type=Path, metavar="FILE", help=help_of_field(name))
+    parser.add_argument("--leak-guard", action="store_true", help=help_of_field("leak_guard"))
     parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
     for option, name, type_, told in JOB_OPTIONS:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
@@ -129,9 +131,10 @@ def run(options: argparse.Namespace) -> Report:
 def _check_parts(options: argparse.Namespace) -> None:
     """Raise InstantStyleError where the method lacks a part, or there is one of another method."""
     method = checked("method", options.method)
-    for name, part in [(name, part) for name, parts in PARTS.items() if name != method for part in parts]:
+    for part in dict.fromkeys(part for parts in PARTS.values() for part in parts if part not in PARTS[method]):
         if getattr(options, part):
-            raise InstantStyleError(f"--{part} is only for --method {name}; the method is {method}.")
+            takes = " or ".join(name for name, parts in PARTS.items() if part in parts)
+            raise InstantStyleError(f"--{part} is only for --method {takes}; the method is {method}.")
     for part in PARTS[method]:
         if not getattr(options, part):
             raise InstantStyleError(f"The method {method} needs --{part}, but it was not given.")
@@ -143,6 +146,8 @@ def _files(options: argparse.Namespace) -> NamedFiles:
         inspect_lora(options.lora.expanduser())
         return NamedFiles([options.lora], [])
     files = NamedFiles(options.adapter, options.encoder)
+    if not options.adapter:
+        return files
     files.encoder(files.adapter("auto").feature)
     return files
 
@@ -192,6 +197,7 @@ def _unit(options: argparse.Namespace, pictures: int) -> StyleUnit:
             fields[name] = [open_picture(getattr(options, name), read_mask).image]
     if options.block:
         fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
+    fields["leak_guard"] = options.leak_guard
     source = {"lora": options.lora.stem} if options.lora else {"image": [STAND_IN] * pictures}
     return StyleUnit.from_dict({**source, **fields})
 

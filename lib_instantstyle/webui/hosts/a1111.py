@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models, sd_unet, shared
+from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models, sd_samplers_common, sd_unet, shared
 
 from ...files.text_towers import Tokenizer
+from ...reference.latents import checked_latent, pixels_for
 from ...reference.names import fingerprint
 from ...units.errors import CheckpointError, IncompatibleModelError
 from .texts import inversions_in, literally, unnoted
@@ -23,6 +25,8 @@ from .webui_host import ROW_MARK, ReadCall, WebUIHost, marks_in
 
 class A1111Host(WebUIHost):
     """Rows are marked by a key of ours in the conditioning, which `sd_model.model` is called with."""
+
+    shows_references = True
 
     def unet(self) -> nn.Module:
         if sd_unet.current_unet is not None and sd_unet.get_unet_option() is not None:  # else it goes before sampling
@@ -52,6 +56,18 @@ class A1111Host(WebUIHost):
                 read(marks_in(args[2]), args[0])
 
         return sd_model().model.register_forward_pre_hook(instantstyle_read_rows)
+
+    @torch.no_grad()
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """By the WebUI's own function, which draws from torch's random numbers: they go on as if it had not."""
+        pixels = pixels_for(image, height, width)
+        here = [devices.device] if devices.device.type == "cuda" else []
+        with devices.autocast(), torch.random.fork_rng(here):
+            torch.manual_seed(0)
+            return checked_latent(sd_samplers_common.images_tensor_to_samples(pixels, 0, sd_model()).float())
+
+    def alphas_cumprod(self) -> Tensor:
+        return sd_model().alphas_cumprod
 
     @contextmanager
     def room_for_encoder(self) -> Iterator[None]:

@@ -71,7 +71,7 @@ def watch(unet: nn.Module, read: ReadCall) -> RemovableHandle:
         read(kwargs.get(ROW_MARK), args[0])
         return args, {name: value for name, value in kwargs.items() if name != ROW_MARK}
 
-    return unet.register_forward_pre_hook(instantstyle_read_rows, with_kwargs=True)
+    return unet.register_forward_pre_hook(instantstyle_read_rows, with_kwargs=True, prepend=True)
 
 
 def _is_watched(unet: nn.Module) -> bool:

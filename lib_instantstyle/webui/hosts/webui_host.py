@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -18,15 +19,20 @@ from ...files.installed import ModelFiles
 from ...files.text_towers import TextTowerInfo
 from ...reference.host import Host
 from ...reference.store import EmbedStore, PictureStore
+from ...units.errors import IncompatibleModelError
 from .folders import adapter_folders, configured_folders, encoder_folders, lora_folders, said
 
 ROW_MARK = "instantstyle_rows"  # our key in what travels with the text: 1 for conditional rows, 0 for the others
+
+NO_LATENTS = "Self-attention cannot look at a reference in this WebUI. Set the method to adapter or lora."
 
 ReadCall = Callable[[Tensor | None, Tensor], None]  # marks of a call, (rows, 1), or None: nothing tells; its latents
 
 
 class WebUIHost(Host, ABC):
     """Answers from the live WebUI; one for the life of the process."""
+
+    shows_references = False  # whether self-attention can be shown a reference here
 
     def __init__(self) -> None:
         kept = Path(cache.cache_dir) / "instantstyle"
@@ -62,6 +68,12 @@ class WebUIHost(Host, ABC):
     def why_layers_pass_hooks_by(self) -> str | None:
         """What keeps hooks of the live UNet's layers from being called although it is called itself; None: nothing."""
         return None
+
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        raise IncompatibleModelError(NO_LATENTS)
+
+    def alphas_cumprod(self) -> Tensor:
+        raise IncompatibleModelError(NO_LATENTS)
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         half = devices.device.type == "cuda" and not getattr(shared.cmd_opts, "no_half", False)

@@ -21,6 +21,7 @@ SAID: Mapping[str, Callable[[Any], str]] = {
     UPLOADED: lambda files: f"{len(files)} more picture{'s' * (len(files) > 1)}",
     "method": lambda method: METHODS[method].label,
     "image_weights": lambda weights: f"weights {weights}",
+    "leak_guard": lambda _: "guarded",
     "image_mask": lambda _: "a part counts",
     "content_image": lambda _: "a picture to remove",
     "negative_image": lambda _: "a picture to avoid",

@@ -20,6 +20,11 @@ from .progress import with_progress
 from .readiness import Readiness, download_all, readiness
 from .unit_controls import UnitControls, UnitTab
 
+WITHOUT_AN_ADAPTER = (
+    "Without an adapter: set Source, under More pictures, to swapped self-attention. It needs no other file than the "
+    "checkpoint."
+)
+
 
 class Panel:
     """Builds the components in the current gradio context; afterwards they are plain attributes."""
@@ -59,7 +64,7 @@ class Panel:
 
     def _build_unit(self, number: int) -> UnitControls:
         with gr.Tab(f"Reference {number}", elem_id=self._elem_id(f"unit{number}")):
-            return UnitTab(number, self._elem_id, self._host.files).build()
+            return UnitTab(number, self._elem_id, self._host).build()
 
     def _readiness(self) -> Readiness:
         """Asked while the page is built, with a checkpoint loading in another thread: no error may cost the panel."""
@@ -69,7 +74,8 @@ class Panel:
             return Readiness((explained(error).message,), (), ())
 
     def _looked_at(self) -> Readiness:
-        return readiness(self._host.files, self._host.loaded_unet(), self._host.loaded_text_width())
+        without = (WITHOUT_AN_ADAPTER,) if self._host.shows_references else ()
+        return readiness(self._host.files, self._host.loaded_unet(), self._host.loaded_text_width(), without=without)
 
     def _build_status(self) -> None:
         now = self._readiness()

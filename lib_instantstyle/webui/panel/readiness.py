@@ -58,13 +58,15 @@ def with_links(escaped: str) -> str:
     return re.sub(r"(?:https://)?(huggingface\.co/[\w./-]*\w)", link, escaped)
 
 
-def readiness(files: ModelFiles, unet: nn.Module | None, text_width: int | None = None) -> Readiness:
+def readiness(
+    files: ModelFiles, unet: nn.Module | None, text_width: int | None = None, *, without: Sequence[str] = ()
+) -> Readiness:
     """Look at the installed files and, if one is loaded, at the checkpoint and the width of its pooled text."""
     problems, refused = _about_checkpoint(unet), _about_refused(files)
     try:
         adapter = files.adapter(AUTO_ADAPTER)
     except InstantStyleError as error:  # which names the folders that are missing
-        return Readiness((*problems, error.message), refused, _first_downloads(files))
+        return Readiness((*problems, error.message), (*without, *refused), _first_downloads(files))
     try:
         encoder = files.encoder(adapter.feature)
     except InstantStyleError as error:

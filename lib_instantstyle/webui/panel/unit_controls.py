@@ -11,7 +11,6 @@ import gradio as gr
 
 from modules.ui_components import ToolButton
 
-from ...files.installed import ModelFiles
 from ...units.blocks import SDXL_BLOCKS, ldm_name
 from ...units.curves import NAMED, write_curve
 from ...units.fields import Choice, Number
@@ -20,6 +19,7 @@ from ...units.methods import ADAPTER, LORA, METHODS
 from ...units.routing import CUSTOM, PRESETS
 from ...units.unit import DEFAULTS, FIELDS, in_effect
 from ..arguments import ONE_PICTURE, PANEL_VALUES, strength_after
+from ..hosts.webui_host import WebUIHost
 from .content_analysis import ContentAnalysis
 from .folded import Folded, show_with_content
 
@@ -38,17 +38,17 @@ GOVERNED = {
     "mask": "mask",
     "image_mask": "image_mask",
     "lora": "lora",
+    "leak_guard": "leak_guard",
     "content_prompt": "content_prompt",
     "fusion": "fusion",
     "kv_scaling": "kv_scaling",
     "adapter": "adapter",
 }
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
-SOURCE_CHOICES = [(method.label, method.name) for method in METHODS.values()]
 FOLDED_GROUPS = {  # title, and the controls inside
     "reference": (
         "More pictures of the same style, crop, mask, another source",
-        ("more_pictures", "crop", "combine", "image_weights", "image_mask", "method", "lora"),
+        ("more_pictures", "crop", "combine", "image_weights", "image_mask", "method", "lora", "leak_guard"),
     ),
     "content": (
         "More about content: pictures to remove and to avoid",
@@ -76,10 +76,10 @@ class UnitControls:
 class UnitTab:
     """Builds the controls of unit `number` in the current gradio context and wires what depends on what."""
 
-    def __init__(self, number: int, elem_id: Callable[[str], str], files: ModelFiles) -> None:
+    def __init__(self, number: int, elem_id: Callable[[str], str], host: WebUIHost) -> None:
         self._number = number
         self._elem_id = elem_id
-        self._files = files
+        self._host = host
         self._analysis = ContentAnalysis(self._id)
         self._made: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}  # the groups that controls hide with
@@ -139,10 +139,17 @@ class UnitTab:
             weights = gr.Textbox(**self._common("image_weights"), lines=1, value="", placeholder="1, 0.5")
             self._add("image_weights", weights)
             self._picture("image_mask", height=160)
-            self._add("method", gr.Dropdown(**self._common("method"), choices=SOURCE_CHOICES, value=ADAPTER))
+            self._add("method", gr.Dropdown(**self._common("method"), choices=self._sources(), value=ADAPTER))
             lora = gr.Dropdown(**self._common("lora"), choices=self._lora_choices(), value="", visible=False)
             self._add("lora", lora)
+            guard = gr.Checkbox(**self._common("leak_guard"), value=DEFAULTS["leak_guard"], visible=False)
+            self._add("leak_guard", guard)
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
+
+    def _sources(self) -> list[tuple[str, str]]:
+        """The methods that this WebUI can do."""
+        methods = (one for one in METHODS.values() if self._host.shows_references or not one.blocks)
+        return [(method.label, method.name) for method in methods]
 
     def _wire_source(self) -> None:
         """Controls that mean nothing with a method hide with it."""
@@ -242,10 +249,10 @@ class UnitTab:
         return gr.update(choices=self._adapter_choices()), gr.update(choices=self._lora_choices())
 
     def _adapter_choices(self) -> list[str]:
-        return [AUTO_ADAPTER, *(info.name for info in self._files.adapters.usable())]
+        return [AUTO_ADAPTER, *(info.name for info in self._host.files.adapters.usable())]
 
     def _lora_choices(self) -> list[str]:
-        return ["", *self._files.loras.names()]
+        return ["", *self._host.files.loras.names()]
 
 
 def _shown_with(chosen: str) -> tuple[Any, Any, Any]:
