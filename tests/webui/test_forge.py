@@ -284,8 +284,8 @@ def test_what_a_text_encoder_comes_from_is_in_the_checkpoints_name(
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, "modules.sd_text_encoder", module(current_text_encoder_option=option))
             names.append(host.checkpoint_name(["a roof"]))
-    assert len(set(names)) == 3
-    assert names[1:3] != names[3:]
+    assert names[1] == names[2] != names[0]
+    assert names[3] == names[4] not in names[:3]
 
 
 # Where a job of the page is refused, and what is said.
@@ -330,6 +330,14 @@ def test_a_refusal_is_seen_in_the_page_and_no_picture_comes(
     assert message in web.shown(p)
     assert made == []
     assert hooks(web) == 0
+
+
+def test_any_error_in_sampling_is_seen_in_the_page(web: Forge) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    web.unet.forward = fail
+    assert "out of memory" in web.shown(web.job(unit()))
 
 
 def test_a_refusal_is_an_error_to_the_api(web: Forge) -> None:

@@ -52,7 +52,13 @@ FINER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("units", [(unit(),), (FULL,), (unit(enabled=False), FULL), (unit(weight=0.5), FULL), (FINER,)])
+HALF_OF_AUTO = unit(content_prompt="a rabbit", content_method="auto", content_scale=0.5)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [(unit(),), (FULL,), (unit(enabled=False), FULL), (unit(weight=0.5), FULL), (FINER,), (HALF_OF_AUTO,)],
+)
 def test_a_pasted_text_makes_the_same_pictures(web: A1111, units: tuple[dict[str, Any], ...]) -> None:
     made = web.generate(*units)
     page = pasted(web, made.infotexts[0])
@@ -112,6 +118,16 @@ def test_a_unit_for_which_the_panel_has_no_tab_is_named(web: A1111) -> None:
     assert "reference 4 (raise the number of references in Settings → InstantStyle" in page.value("lost")
 
 
+def test_a_panel_with_a_tab_for_every_unit_loses_none(web: A1111) -> None:
+    page = pasted(web, web.generate(unit(), unit(), unit()).infotexts[0])
+    assert page["lost"]["visible"] is False
+
+
+def test_a_curve_is_pasted_as_it_is_written(web: A1111) -> None:
+    page = pasted(web, web.generate(FINER).infotexts[0])
+    assert (page.value("unit1_curve"), page.value("unit1_layout_curve")) == ("fade_out", "0: 1, 0.5: 0.25")
+
+
 def test_of_several_pictures_to_remove_the_panel_takes_one(web: A1111) -> None:
     text = web.generate(unit(content_image=[encoded(picture(2)), encoded(picture(3))])).infotexts[0]
     page = pasted(web, text)
@@ -126,6 +142,7 @@ def test_send_to_img2img_takes_everything_but_files_along(web: A1111) -> None:
         for tab in ("txt2img", "img2img")
     )
     assert here == there != []
+    assert len(set(here)) == len(here)
     page.press("send_to_img2img")
     for name in ("enabled-checkbox", "unit1_weight", "unit1_content_prompt", "unit1_image", "unit1_blocks"):
         component = page._ids[f"script_img2img_instantstyle_{name}"]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lib_instantstyle.units.fields import Number
+from lib_instantstyle.units.routing import PRESETS
 from lib_instantstyle.units.unit import FIELDS
 from lib_instantstyle.webui.arguments import ONE_PICTURE, PANEL_VALUES
 
@@ -167,6 +168,20 @@ def test_what_the_webui_may_remember_is_what_means_the_same_tomorrow(web: A1111)
     }
     changed = {"method", "lora", "image", "more_pictures", "adapter", "preset", "content_method", *ONE_PICTURE}
     assert remembered == {f"unit1_{name}" for name in {*PANEL_VALUES} - changed}
+
+
+def test_presets_are_chosen_by_their_names_and_the_push_appears_with_its_own(page: Any) -> None:
+    assert [one[1] for one in page["unit1_preset"]["choices"]] == list(PRESETS)
+    pushing = next(preset.name for preset in PRESETS.values() if preset.pushes)
+    assert page["unit1_push_weight"]["visible"] is False
+    page.enter("unit1_preset", pushing)
+    assert page["unit1_push_weight"]["visible"] is True
+
+
+def test_a_strength_that_was_left_alone_follows_every_change_of_method(page: Any) -> None:
+    for method, strength in (("auto", 1.0), ("project", 0.5), ("auto", 1.0)):
+        page.enter("unit1_content_method", method)
+        assert page.value("unit1_content_scale") == strength
 
 
 def test_the_strength_of_a_removal_follows_its_method_until_it_is_moved(page: Any) -> None:
