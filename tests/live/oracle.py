@@ -1,6 +1,8 @@
 """Styled sampling by the book: decoupled cross-attention written out in place of the routed `attn2`.
 
-    out = to_out( softmax(q Kᵀ/√d) V  +  Σ_units scale · softmax(q K_ipᵀ/√d) V_ip )
+    out = to_out( H  +  Σ_units scale · factor · m · S ),   H = softmax(q Kᵀ/√d) V,   S = softmax(q K_ipᵀ/√d) V_ip
+
+where m is the unit's region, and AdaIN(H, S) − H stands for S where it is asked for.
 
 Which rows of a batch are conditional is not found out but told by the test, call by call; so is where a unit acts. With
 the extension off, a job inside `styling(…)` ends in the latents that the extension must reach.
@@ -22,6 +24,7 @@ from oracle_forks import fork_calls
 from oracle_prompts import Content, attention, image_prompts, load
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 # The WebUI's name of each block, and the numbers that its layers have in an adapter file.
 STYLE, LAYOUT = "output_blocks.1.1", "input_blocks.8.1"
@@ -38,6 +41,7 @@ NUMBERS = {
     "output_blocks.5.1": range(117, 121, 2),
     "middle_block.1": range(121, 141, 2),
 }
+SHALLOW = ("input_blocks.4.", "input_blocks.5.", "output_blocks.3.", "output_blocks.4.", "output_blocks.5.")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class Styling:
     content: Content | None = None
     negative: Image.Image | None = None  # seen by the unconditional rows
     steps: tuple[range, ...] | None = None  # for each pass, the model calls in which it acts, from 0; all when None
+    factors: tuple[tuple[float, ...], ...] = ()  # on the scale: for each pass, and each model call in it
+    region: Tensor | None = None  # (1, 1, height, width), laid over the picture; everywhere when None
+    adain: bool = False
+
+
+@dataclass(frozen=True)
+class Now:
+    """The call of the UNet in progress."""
+
+    number: int  # of the pass
+    step: int
+    rows: str
+    size: Sequence[int]  # height and width of the latent
 
 
 @dataclass
@@ -59,18 +76,36 @@ class Layer:
     keys: tuple[Tensor, Tensor]
     values: tuple[Tensor, Tensor]
     scale: float
-    steps: tuple[range, ...] | None
+    halvings: int  # of the latent, before this layer
+    unit: Styling
 
-    def acts(self, number: int, step: int) -> bool:
-        return self.steps is None or step in self.steps[number]
+    def acts(self, now: Now) -> bool:
+        return self.unit.steps is None or now.step in self.unit.steps[now.number]
 
-    def attend(self, query: Tensor, rows: str, heads: int) -> Tensor:
+    def term(self, first: Tensor, query: Tensor, now: Now, heads: int) -> Tensor:
+        """What is added to `first`, the attention to the text: all (rows, places, width)."""
+        second = self._attend(query, now.rows, heads)
+        if self.unit.adain:
+            flat = (first - first.mean(1, keepdim=True)) / (first.std(1, keepdim=True) + 1e-5)
+            second = flat * second.std(1, keepdim=True) + second.mean(1, keepdim=True) - first
+        if self.unit.region is not None:
+            second = second * self._shares(now.size).to(second)
+        return self.scale * (self.unit.factors[now.number][now.step] if self.unit.factors else 1) * second
+
+    def _shares(self, size: Sequence[int]) -> Tensor:
+        """The region's mean over the area of each place: (1, places, 1)."""
+        height, width = size
+        for _ in range(self.halvings):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return adaptive_avg_pool2d(self.unit.region, (height, width)).reshape(1, -1, 1)
+
+    def _attend(self, query: Tensor, rows: str, heads: int) -> Tensor:
         """In float32, whatever the WebUI computes with."""
         is_cond = [row == "c" for row in rows]
         key = torch.stack([self.keys[row] for row in is_cond]).to(query.device)
         value = torch.stack([self.values[row] for row in is_cond]).to(query.device)
         with torch.autocast(query.device.type, enabled=False):
-            return self.scale * attention(query.float(), key, value, heads).to(query.dtype)
+            return attention(query.float(), key, value, heads).to(query.dtype)
 
 
 @dataclass
@@ -94,45 +129,46 @@ class Oracle:
         self.calls = ((step, call) for step, calls in enumerate(cycle(rows)) for call in calls.split())
 
     @contextmanager
-    def call(self, unet: nn.Module, batch: int) -> Iterator[None]:
+    def call(self, unet: nn.Module, x: Tensor) -> Iterator[None]:
         """One call of the UNet, styled while it lasts."""
         step, rows = next(self.calls)
-        assert len(rows) == batch, f"step {step} was said to have the rows {rows!r}, but has {batch}"
-        with self.styled(unet, step, rows):
+        assert len(rows) == len(x), f"step {step} was said to have the rows {rows!r}, but has {len(x)}"
+        with self.styled(unet, step, rows, x.shape[-2:]):
             yield
 
     @contextmanager
-    def styled(self, unet: nn.Module, step: int, rows: str) -> Iterator[None]:
+    def styled(self, unet: nn.Module, step: int, rows: str, size: Sequence[int]) -> Iterator[None]:
         """The routed modules' forward is replaced."""
+        now = Now(self.pass_number, step, rows, size)
         with ExitStack() as stack:
             for path, layers in self.layers.items():
-                acting = [layer for layer in layers if layer.acts(self.pass_number, step)]
+                acting = [layer for layer in layers if layer.acts(now)]
                 if not acting:
                     continue
                 module = unet.get_submodule(path)
-                by_the_book = (_added if self.keep_first_term else _textbook)(module, acting, rows)
+                by_the_book = (_added if self.keep_first_term else _textbook)(module, acting, now)
                 stack.enter_context(mock.patch.object(module, "forward", by_the_book))
             yield
 
 
-def _textbook(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
+def _textbook(attn2: Any, layers: Sequence[Layer], now: Now) -> Any:
     def forward(x: Tensor, context: Tensor, mask: None = None, **_: Any) -> Tensor:
         query, key, value = attn2.to_q(x), attn2.to_k(context), attn2.to_v(context)
-        out = attention(query, key, value, attn2.heads)
+        out = first = attention(query, key, value, attn2.heads)
         for layer in layers:
-            out = out + layer.attend(query, rows, attn2.heads)
+            out = out + layer.term(first, query, now, attn2.heads)
         return attn2.to_out(out)
 
     return forward
 
 
-def _added(attn2: Any, layers: Sequence[Layer], rows: str) -> Any:
+def _added(attn2: Any, layers: Sequence[Layer], now: Now) -> Any:
     own, to_out = attn2.forward, attn2.to_out
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         query, out = attn2.to_q(x), own(x, *args, **kwargs)
         for layer in layers:
-            second = layer.attend(query, rows, attn2.heads)
+            second = layer.term(torch.zeros_like(query), query, now, attn2.heads)
             out = out + to_out(second) - to_out(torch.zeros_like(second))
         return out
 
@@ -172,7 +208,7 @@ def _calls(oracle: Oracle) -> Iterator[None]:
     call = called.forward
 
     def call_styled(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with oracle.call(self.diffusion_model, x.shape[0]):
+        with oracle.call(self.diffusion_model, x):
             return call(self, x, *args, **kwargs)
 
     with mock.patch.object(called, "forward", call_styled):
@@ -184,7 +220,8 @@ def _layers(world: World, unit: Styling) -> Iterator[tuple[str, Layer]]:
     uncond, cond = image_prompts(world, adapter, unit.pictures, unit.content, unit.negative)
     for path, key, scale in _routed(unit.scales):
         to_k, to_v = (adapter[f"ip_adapter.{key}.{name}.weight"].T for name in ("to_k_ip", "to_v_ip"))
-        yield path, Layer((uncond @ to_k, cond @ to_k), (uncond @ to_v, cond @ to_v), scale, unit.steps)
+        halvings = 1 if path.startswith(SHALLOW) else 2
+        yield path, Layer((uncond @ to_k, cond @ to_k), (uncond @ to_v, cond @ to_v), scale, halvings, unit)
 
 
 def _routed(scales: Mapping[str, float]) -> Iterator[tuple[str, int, float]]:

@@ -34,7 +34,7 @@ def fork_calls(oracle: Oracle) -> Iterator[None]:
 
     def call_styled(self: Any, x: Tensor, *args: Any, y: Tensor, **kwargs: Any) -> Tensor:
         rows = "".join("u" if _is_one_of(row, seen["uncond"]) else "c" for row in y)
-        with oracle.styled(self, seen["step"], rows):
+        with oracle.styled(self, seen["step"], rows, x.shape[-2:]):
             return call(self, x, *args, y=y, **kwargs)
 
     with mock.patch.object(denoising, "cfg_denoiser_callback", tell), mock.patch.object(called, "forward", call_styled):
