@@ -365,7 +365,7 @@ class TestStatus:
         assert "SD 1.5" in web.page().value("status")
 
     def test_an_unforeseen_error_costs_no_panel(self, web: A1111, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(web.library("panel.panel"), "readiness", lambda *_: 1 / 0)
+        monkeypatch.setattr(web.library("panel.panel"), "readiness", lambda *_, **__: 1 / 0)
         web.reload_ui()
         assert "ZeroDivisionError" in web.page().value("status")
         assert web.page().has("unit1_weight")

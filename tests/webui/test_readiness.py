@@ -93,7 +93,9 @@ def test_downloads_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_without_the_encoder_it_says_which_one(world: Path, tmp_path: Path) -> None:
     now = readiness(files(world / "adapters", tmp_path), None)
-    assert "is not installed" in now.problems[0]
+    assert now.problems[0].startswith(
+        f"The adapter needs a CLIP vision model of pooled width {POOLED}, and none is installed."
+    )
     assert now.notes == ()
 
 
