@@ -56,7 +56,7 @@ class AdapterInfo:
             self._check_layer(layer, module)
 
     def _check_layer(self, layer: Layer, attn2: Any) -> None:
-        expected = _shape_of(attn2.to_k.weight)
+        expected = shape_of(attn2.to_k.weight)
         given = (self.layer_widths.get(layer.index, expected[0]), self.cross_attention_dim)
         if given != expected:
             raise IncompatibleModelError(
@@ -77,7 +77,7 @@ class AdapterInfo:
             )
 
 
-def _shape_of(weight: Any) -> tuple[int, ...]:
+def shape_of(weight: Any) -> tuple[int, ...]:
     """That of the matrix which a weight stands for: bitsandbytes packs its numbers, and keeps the shape beside them."""
     return tuple(getattr(getattr(weight, "quant_state", None), "shape", weight.shape))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from ..files.adapters import shape_of
 from ..units.curves import ALWAYS, Curve
 from ..units.schedule import Window
 from .rows import ModelCall
@@ -98,5 +99,5 @@ def linear_widths(module: Any) -> tuple[int, int]:
     """(out, in) of a linear layer, also of one whose weight is stored packed."""
     if hasattr(module, "out_features") and hasattr(module, "in_features"):
         return int(module.out_features), int(module.in_features)
-    out, width = module.weight.shape[:2]
+    out, width = shape_of(module.weight)[:2]
     return int(out), int(width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from lib_instantstyle.files.loras import Lora, inspect_lora
-from lib_instantstyle.style.low_rank import AdaptedLayer, LowRank
+from lib_instantstyle.style.low_rank import AdaptedLayer, LowRank, linear_widths
 from lib_instantstyle.style.rows import ModelCall
 from lib_instantstyle.units.schedule import Window
 
@@ -121,3 +122,11 @@ def test_it_is_computed_in_the_layers_own_numbers(dtype: torch.dtype) -> None:
     hooked.attach()
     assert layer(x).dtype == dtype
     hooked.detach()
+
+
+def test_a_layer_of_packed_numbers_has_the_widths_that_it_computes_with() -> None:
+    """As bitsandbytes leaves it in Forge, whose layer has no other word of its widths."""
+    packed = nn.Module()
+    packed.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
+    packed.weight.quant_state = SimpleNamespace(shape=torch.Size((6, 4)))
+    assert linear_widths(packed) == linear_widths(nn.Linear(4, 6)) == (6, 4)
