@@ -18,6 +18,8 @@ def at_call(webui: LiveWebUI, number: int, action: Callable[[], object] | None) 
         if len(found) == number and action is not None:
             action()
 
+    if webui.unet is None:  # Forge loads its checkpoint with the first job
+        webui.txt2img()
     handle = webui.unet.register_forward_pre_hook(watch)
     try:
         yield found
