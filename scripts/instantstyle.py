@@ -77,6 +77,7 @@ def on_app_started(demo: Any, app: Any) -> None:
 
 
 script_callbacks.on_cfg_denoiser(job.before_model_call)
+script_callbacks.on_cfg_after_cfg(job.after_model_call)
 script_callbacks.on_script_unloaded(job.end)
 script_callbacks.on_before_ui(add_axes)
 script_callbacks.on_ui_settings(add_settings)

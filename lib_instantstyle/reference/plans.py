@@ -18,6 +18,7 @@ from ..units.blocks import Layer
 from ..units.errors import PictureError, UnitError, placed
 from ..units.unit import MASK_FIELDS, PICTURE_FIELDS, StyleUnit
 from .host import Host
+from .latents import Latents
 from .pictures import Picture, read_mask, read_picture
 from .views import View
 
@@ -44,14 +45,12 @@ class ReferencePlan:
     @property
     def views(self) -> tuple[View, ...]:
         """The references as the encoder is to see them."""
-        masks: tuple[Picture | None, ...] = self.read["image_mask"] or (None,)
-        masks = masks * len(self.pictures) if len(masks) == 1 else masks
-        return tuple(View(picture, self.unit.crop, mask) for picture, mask in zip(self.pictures, masks))
+        return tuple(View(picture, self.unit.crop, mask) for picture, mask in masked(self.read))
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:
         """The references, the pictures to remove and to avoid, and the masks."""
-        return tuple(picture for name in PICTURE_FIELDS for picture in self.read[name])
+        return all_of(self.read)
 
     def let_go(self) -> None:
         """Keep hashes instead of pixels: what is known by its hash need not be decoded again."""
@@ -66,8 +65,7 @@ class ReferencePlan:
     @property
     def described(self) -> StyleUnit:
         """The unit with the adapter that was really chosen and its pictures by hash: what an infotext says."""
-        hashes: dict[str, Any] = {name: tuple(picture.hash for picture in self.read[name]) for name in PICTURE_FIELDS}
-        return replace(self.unit, adapter=self.adapter.name, **hashes)
+        return replace(self.unit, adapter=self.adapter.name, **hashes_of(self.read))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +75,12 @@ class UnitPlan(ReferencePlan):
     number: int  # counted from 1
     scales: dict[Layer, float]  # without zeros
     pushes: dict[Layer, float]  # layers in which guidance pushes away, likewise
+    latents: Latents = field(default_factory=Latents)
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything to a picture."""
+        return bool(self.scales) or self.unit.palette_share > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,11 @@ class LoraPlan:
     number: int  # counted from 1
     scales: dict[Target, float]  # of the pairs that act, without zeros
     _read: dict[Target, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything to a picture."""
+        return bool(self.scales)
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:
@@ -122,7 +131,17 @@ class ReferringPlan:
     picture: Picture | None  # None: the first one of each batch leads the others
     number: int  # counted from 1
     scales: dict[Layer, float]  # without zeros
-    _latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    latents: Latents = field(default_factory=Latents)
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything to a picture."""
+        return bool(self.scales) or self.unit.palette_share > 0
+
+    @property
+    def read(self) -> Mapping[str, tuple[Picture, ...]]:
+        """Its picture, by the names of PICTURE_FIELDS."""
+        return {**dict.fromkeys(PICTURE_FIELDS, ()), "image": self.all_pictures}
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:
@@ -132,14 +151,12 @@ class ReferringPlan:
     def latent(self, host: Host, size: tuple[int, int]) -> Tensor:
         """(1, channels, height, width): the picture's latent at a size, which is its height and width; kept."""
         assert self.picture is not None
-        if size not in self._latents:
-            with placed(unit=self.number, field="image"):
-                self._latents[size] = host.latent_of(self.picture.image, *size)
-        return self._latents[size]
+        with placed(unit=self.number, field="image"):
+            return self.latents.of(host, self.picture, size)
 
     def let_go(self) -> None:
         """Keep neither pixels nor latents."""
-        self._latents.clear()
+        self.latents.let_go()
         for picture in self.all_pictures:
             picture.let_go()
 
@@ -149,7 +166,61 @@ class ReferringPlan:
         return replace(self.unit, image=tuple(picture.hash for picture in self.all_pictures))
 
 
-Plan = UnitPlan | LoraPlan | ReferringPlan
+@dataclass(frozen=True, eq=False)
+class PalettePlan:
+    """A unit of which only the colours are taken over. It needs no file but the checkpoint."""
+
+    unit: StyleUnit
+    read: Mapping[str, tuple[Picture, ...]]  # by the names of PICTURE_FIELDS
+    number: int  # counted from 1
+    latents: Latents = field(default_factory=Latents)
+    scales: Mapping[Layer, float] = field(default_factory=dict)  # none: no layer sees it
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything to a picture."""
+        return self.unit.palette_share > 0
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """The references and the masks."""
+        return all_of(self.read)
+
+    def let_go(self) -> None:
+        """Keep neither pixels nor latents."""
+        self.latents.let_go()
+        for picture in self.all_pictures:
+            picture.let_go()
+
+    @property
+    def described(self) -> StyleUnit:
+        """The unit with its pictures by hash."""
+        return replace(self.unit, **hashes_of(self.read))
+
+
+Coloured = UnitPlan | ReferringPlan | PalettePlan  # plans with pictures whose colours may be taken over
+Plan = Coloured | LoraPlan
+
+
+def masked(read: Mapping[str, tuple[Picture, ...]]) -> tuple[tuple[Picture, Picture | None], ...]:
+    """The references, each with the mask of the part that counts."""
+    masks: tuple[Picture | None, ...] = read["image_mask"] or (None,)
+    return tuple(zip(read["image"], masks * len(read["image"]) if len(masks) == 1 else masks))
+
+
+def all_of(read: Mapping[str, tuple[Picture, ...]]) -> tuple[Picture, ...]:
+    """Every picture of a unit, in the order of its fields."""
+    return tuple(picture for name in PICTURE_FIELDS for picture in read[name])
+
+
+def hashes_of(read: Mapping[str, tuple[Picture, ...]]) -> dict[str, Any]:
+    """The picture fields of a unit with hashes in the place of pictures."""
+    return {name: tuple(picture.hash for picture in read[name]) for name in PICTURE_FIELDS}
+
+
+def plan_palette(number: int, unit: StyleUnit) -> PalettePlan:
+    """A unit of the method palette. Raises PictureError naming the field."""
+    return PalettePlan(unit, read_pictures(unit), number)
 
 
 def plan_reference(host: Host, unit: StyleUnit, adapter: AdapterInfo, read: Reader = read_picture) -> ReferencePlan:
@@ -214,5 +285,12 @@ def check_windows(plans: Sequence[Plan], passes: Sequence[int]) -> None:
                 f"No step falls between start {plan.unit.start:g} and end {plan.unit.end:g}: this job makes "
                 f"{' + '.join(map(str, own))} model calls. Widen the range or use more steps.",
                 "start",
+                plan.number,
+            )
+        if plan.unit.palette_share and not any(plan.unit.palette_window.holds_a_step_of(total) for total in own):
+            raise UnitError(
+                "is taken over between half and four fifths of the steps in which the reference acts; none of the "
+                f"job's {' + '.join(map(str, own))} model calls falls there. Use more steps.",
+                "palette",
                 plan.number,
             )

@@ -155,13 +155,14 @@ class StandaloneHost(FilesHost):
     @contextmanager
     def _attached(self, plans: Sequence[Plan], pipe: Any) -> Iterator[None]:
         self._check_free(pipe)
-        calls = PipelineCalls(pipe, self.session.call)
+        calls = PipelineCalls(pipe, self.session.call, self.session.palette)
         try:
             self.session.attach(plans)
             if self.session.attached_to is not None:
                 calls.attach()
             yield
             self.session.call.end()
+            self.session.palette.check()
         finally:
             self.session.detach()
             calls.detach()
@@ -194,7 +195,10 @@ class StandaloneHost(FilesHost):
             for number, unit in enumerate(units, 1):
                 with placed(unit=number):
                     check_phrases(unit, tokenize)
-        return self.session.plan(units)
+        plans = self.session.plan(units)
+        if any(plan.unit.palette_share for plan in plans):
+            self.alphas_cumprod()
+        return plans
 
     def generate(self, job: Job) -> list[Image.Image]:
         """The job's pictures, each with its `info["parameters"]`. Raises InstantStyleError."""

@@ -141,13 +141,18 @@ class _Call:
 
 
 def noised_latent(latent: Tensor, noise: Tensor, timestep: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """√ᾱ_t z + √(1 − ᾱ_t) ε for a timestep (1,) that may lie between two of the schedule's.
+    """√ᾱ_t z + √(1 − ᾱ_t) ε for a timestep (1,) that may lie between two of the schedule's."""
+    alpha = alpha_at(timestep, alphas_cumprod)
+    return alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
 
-    Between them log σ is linear, σ² = (1 − ᾱ) / ᾱ, which is how k-diffusion finds the timestep of a noise level.
+
+def alpha_at(timestep: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """ᾱ of timesteps that may lie between two of the schedule's, as k-diffusion finds it: linear in log σ between them,
+    σ² = (1 − ᾱ) / ᾱ.
     """
     alphas = alphas_cumprod.to(timestep).clamp(min=1e-9)
     log_sigmas = ((1 - alphas) / alphas).clamp(min=1e-9).log() / 2
     place = timestep.clamp(0, len(alphas) - 1)
     low, high = place.floor().long(), place.ceil().long()
     sigma = torch.lerp(log_sigmas[low], log_sigmas[high], place - low).exp()
-    return (latent + sigma * noise) / (sigma.square() + 1).sqrt()
+    return 1 / (sigma.square() + 1)

@@ -17,17 +17,18 @@ from ..files.adapters import Adapter
 from ..reference.embedding import Embedder
 from ..reference.host import Host
 from ..reference.names import fingerprint
-from ..reference.plans import LoraPlan, Plan, ReferringPlan, UnitPlan, plan_reference
+from ..reference.plans import LoraPlan, Plan, ReferringPlan, UnitPlan, plan_palette, plan_reference
 from ..reference.removal import read_reference
 from ..units.blocks import Layer, attention_layers
 from ..units.errors import CheckpointError, placed
-from ..units.methods import ADAPTER, LORA
+from ..units.methods import ADAPTER, LORA, PALETTE
 from ..units.routing import route, route_pushes
 from ..units.unit import StyleUnit
 from .attention import StyledLayer
 from .key_values import ImageKeyValue
 from .lora_units import adapted_layers, plan_lora
 from .low_rank import LowRank
+from .palette import Palette, colours
 from .reference_units import plan_referring, referring
 from .regions import Region
 from .rows import ModelCall, never
@@ -55,9 +56,13 @@ class StyleSession:
     host: Host
     call: ModelCall = field(default_factory=ModelCall)
     latent_size: tuple[int, int] | None = None  # height, width in the pass that begins, where the host knows
+    palette: Palette = field(init=False)  # the host asks it before and after each model call
     _layers: list[Hooked] = field(default_factory=list)
     _unet: nn.Module | None = None
     _kept: OrderedDict[str, KeyValues] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.palette = Palette(self.call)
 
     @property
     def attached_to(self) -> nn.Module | None:
@@ -74,6 +79,8 @@ class StyleSession:
             unit.check()
             if unit.method == LORA:
                 return plan_lora(self.host, number, unit)
+            if unit.method == PALETTE:
+                return plan_palette(number, unit)
             if unit.method != ADAPTER:
                 return plan_referring(self.host, number, unit)
             return self._plan(number, unit)
@@ -92,13 +99,15 @@ class StyleSession:
     def attach(self, plans: Sequence[Plan]) -> None:
         """Compute what is missing and put the hooks on the live UNet; whatever was attached before is gone."""
         self.detach()
-        acting = [plan for plan in plans if plan.scales]
+        acting = [plan for plan in plans if plan.acts]
         for plan in plans:
-            if not plan.scales:
+            if not plan.acts:
                 plan.let_go()
         if not acting:
             return
         unet = self.host.unet()
+        self._take_colours(acting)
+        acting = [plan for plan in acting if plan.scales]
         adapted = adapted_layers([plan for plan in acting if isinstance(plan, LoraPlan)], unet, self.call)
         looked_at = [plan for plan in acting if isinstance(plan, ReferringPlan)]
         looking = referring(self.host, looked_at, unet, self.call)
@@ -113,6 +122,13 @@ class StyleSession:
         for layer in hooked:
             self._layers.append(layer)
             layer.attach()
+
+    def _take_colours(self, plans: Sequence[Plan]) -> None:
+        """Of the references whose colours are taken over; encoded now if the size is known."""
+        self.palette.units = colours(self.host, [plan for plan in plans if not isinstance(plan, LoraPlan)])
+        if size := self.latent_size:
+            for unit in self.palette.units:
+                unit.of(size)
 
     def _styled(self, plans: Sequence[UnitPlan], unet: nn.Module) -> list[StyledLayer]:
         """The cross-attention layers that see these units' pictures, not attached yet."""
@@ -132,6 +148,7 @@ class StyleSession:
             self._layers[-1].detach()  # one that fails is still known to the next who detaches
             self._layers.pop()
         self._unet, self.call.is_due, self.call.adapted = None, never, {}
+        self.palette.units = ()
 
     def _contributions(self, plan: UnitPlan) -> dict[Layer, ImageKeyValue]:
         with placed(unit=plan.number):

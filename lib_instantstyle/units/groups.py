@@ -26,6 +26,7 @@ CROPS = ("center", "top", "bottom", "left", "right", "pad", "squash", "tiles")
 COMBININGS = ("concat", "average", "norm_average")
 KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
 PASSES = ("both", "first", "hires")
+PALETTE_STEPS = (0.5, 0.8)  # of the steps in which a reference acts
 NO_REMOVAL = "off"
 MISSING = {  # what is said where a method lacks what it needs
     "image": "A reference needs a picture; none was given.",
@@ -148,6 +149,14 @@ class Where:
         "Guard against content",
         "For the method swapped: guidance pushes away from the content of the reference (StyleKeeper). Needs a CFG "
         "scale above 1.",
+    )
+    palette: float | None = asked(
+        None,
+        Number(0, 1, optional=True),
+        "Palette",
+        "How far the picture takes over the reference's colours, without any model: the mean and deviation of each "
+        "channel of the denoised latent, between half and four fifths of the reference's steps. If not given: 0, and 1 "
+        "with the method palette.",
     )
     fusion: str = asked(
         "add",
@@ -274,6 +283,12 @@ class When:
     @property
     def window(self) -> Window:
         return Window(self.start, self.end)
+
+    @property
+    def palette_window(self) -> Window:
+        """Where colours are taken over: half to four fifths of the window, as StyleKeeper (arXiv:2510.06827) does."""
+        first, last = PALETTE_STEPS
+        return Window(*(self.start + (self.end - self.start) * share for share in (first, last)))
 
     def curve_in(self, block: str) -> Curve:
         """The factor on the weight in a block, from step to step."""

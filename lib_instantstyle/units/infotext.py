@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import InstantStyleError
 from .methods import METHODS
-from .unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit, checked, in_effect
+from .unit import DEFAULTS, FIELDS, PICTURE_FIELDS, StyleUnit, checked, in_effect, palette_in
 
 MAX_LINE = 100_000  # characters read of a line; the longest that a unit makes has half as many
 VERSION_KEY = "InstantStyle version"
@@ -36,6 +36,7 @@ def to_infotext(unit: StyleUnit) -> str:
     """Everything needed to repeat the unit; in `image` and its like, pictures are given by their hashes."""
     fields = unit.to_dict()
     fields["content_scale"] = None if unit.removal_strength == UNWRITTEN_STRENGTH else unit.removal_strength
+    fields["palette"] = None if unit.palette_share == palette_in(unit.method) else unit.palette
     values = {name: value for name, value in fields.items() if _is_written(name, value)}
     values = {name: value for name, value in values.items() if name not in METHODS[unit.method].lacks}
     for name in values.keys() & set(PICTURE_FIELDS):

@@ -10,6 +10,7 @@ ADAPTER = "adapter"
 SHARED = "shared"
 SWAPPED = "swapped"
 LORA = "lora"
+PALETTE = "palette"
 _REMOVAL = (
     "content_prompt",
     "content_scale",
@@ -20,6 +21,7 @@ _REMOVAL = (
     "negative_noise",
 )
 _OF_PICTURES = ("crop", "combine", "image_weights", "mask", "image_mask")  # how the encoder and the layers see them
+_OF_LAYERS = ("preset", "weight", "layout_weight", "blocks", "curve", "layout_curve")  # which see it, and how strongly
 _OF_TOKENS = ("push_weight", "fusion", "kv_scaling")  # how a picture's tokens join the prompt's
 
 
@@ -68,7 +70,15 @@ METHODS: dict[str, Method] = {
             "a LoRA, limited to the preset's blocks",
             "B-LoRA, arXiv:2403.14572",
             "lora",
-            ("image", *_OF_PICTURES, "adapter", "leak_guard", *_OF_TOKENS, *_REMOVAL),
+            ("image", *_OF_PICTURES, "adapter", "leak_guard", *_OF_TOKENS, *_REMOVAL, PALETTE),
+        ),
+        Method(
+            PALETTE,
+            "Picture, only its colours",
+            "the colours of a picture and nothing else, without any adapter; how strongly says palette",
+            "Visual Style Prompting, arXiv:2402.12974",
+            "image",
+            (LORA, "crop", "combine", "adapter", "leak_guard", *_OF_TOKENS, *_REMOVAL, *_OF_LAYERS),
         ),
     )
 }

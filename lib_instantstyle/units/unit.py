@@ -10,7 +10,7 @@ from typing import Any
 from .errors import LABELS, UnitError, placed
 from .fields import Masks, Pictures, shown
 from .groups import STRENGTHS, Removal, Source, When, Where
-from .methods import METHODS, Method
+from .methods import METHODS, PALETTE, Method
 from .routing import PRESETS
 from .spec import FieldSpec, specs_of
 
@@ -41,6 +41,11 @@ class StyleUnit(When, Removal, Where, Source):  # a dataclass has the fields of 
         self.check_removal()
         self.check_when()
 
+    @property
+    def palette_share(self) -> float:
+        """palette, or its default with the unit's method."""
+        return palette_in(self.method) if self.palette is None else self.palette
+
     def to_dict(self) -> dict[str, Any]:
         """The unit as JSON-like values: lists and dicts instead of tuples."""
         data = {name: getattr(self, name) for name in FIELDS}
@@ -56,6 +61,11 @@ DEFAULTS: dict[str, Any] = {name: getattr(StyleUnit, name) for name in FIELDS}
 LABELS.update({name: spec.label for name, spec in FIELDS.items()})
 
 
+def palette_in(method: str) -> float:
+    """What palette is with a method, if not given."""
+    return 1.0 if method == PALETTE else 0.0
+
+
 def _check_meaning(unit: StyleUnit) -> None:
     """Raise UnitError for a field that means nothing with the unit's method."""
     method = METHODS[unit.method]
@@ -64,6 +74,8 @@ def _check_meaning(unit: StyleUnit) -> None:
             raise UnitError(
                 f"has no effect with the method {method.name}. Leave it out, or choose another method.", name
             )
+    if unit.palette_share and not unit.image:
+        raise UnitError("takes the colours of a picture; none was given.", "palette")
     if PRESETS[unit.preset].pushes and "push_weight" in method.lacks:
         precise = f"The preset {unit.preset} cannot be used with the method {method.name}"
         raise UnitError(f"{precise}: it pushes away from a reference picture. Choose another preset.", "preset")
@@ -94,6 +106,7 @@ def in_effect(name: str, unit: Mapping[str, Any]) -> Any:
         "layout_weight": unit["weight"],
         "content_scale": STRENGTHS[unit["content_method"]],
         "push_weight": PRESETS[unit["preset"]].push_weight or 1.0,
+        "palette": palette_in(unit["method"]),
     }
     return others.get(name)
 

@@ -17,7 +17,7 @@ from ..units.fields import shown
 from ..units.groups import STRENGTHS
 from ..units.methods import ADAPTER, METHODS
 from ..units.routing import CUSTOM, PRESETS
-from ..units.unit import DEFAULTS, StyleUnit, parse_units
+from ..units.unit import DEFAULTS, StyleUnit, palette_in, parse_units
 
 NO_UNIT = "no unit"  # an empty slot; not null, which a client may send by mistake and must hear about
 PANEL_VALUES = (
@@ -52,6 +52,7 @@ PANEL_VALUES = (
     "lora",
     "negative_noise",
     "leak_guard",
+    "palette",
 )
 
 ONE_PICTURE = (
@@ -121,6 +122,8 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
         unit["push_weight"] = None
     if unit["content_scale"] == STRENGTHS.get(str(unit["content_method"])):
         unit["content_scale"] = None  # as good as not given, so that it follows a method chosen elsewhere, by X/Y/Z
+    if unit["palette"] == palette_in(str(unit["method"])):
+        unit["palette"] = None
     hidden = METHODS[str(unit["method"])].lacks if str(unit["method"]) in METHODS else ()
     unit |= {name: DEFAULTS[name] for name in hidden}
     unused = unit["method"] == ADAPTER and not unit["image"] and not any(unit[name] for name in MEANT_FOR_A_PICTURE)
@@ -130,6 +133,11 @@ def _panel_unit(number: int, tab: dict[str, Any]) -> dict[str, Any]:
 def strength_after(chosen: str, before: str, strength: float) -> float:
     """The removal strength once another method is chosen: one that was left alone follows the method."""
     return STRENGTHS[chosen] if strength == STRENGTHS[before] else strength
+
+
+def palette_after(chosen: str, before: str, palette: float) -> float:
+    """The palette once another method is chosen, likewise."""
+    return palette_in(chosen) if palette == palette_in(before) else palette
 
 
 def read_blocks(text: object, number: int) -> object:

@@ -54,6 +54,7 @@ class StyleJob:
     ended: bool = False  # the style ended early in the sampling pass in progress
     hires: bool = False  # the sampling pass in progress is the hires pass
     _model_hook: RemovableHandle | None = None
+    _given: Any = None  # what the model call in progress was given, if it is ours
 
     def begin(self, p: Any, units: Sequence[StyleUnit]) -> None:
         """Check everything before any work is done. Raises InstantStyleError; then nothing is owned or attached."""
@@ -97,11 +98,12 @@ class StyleJob:
         elif not self.hires:  # Forge calls scripts twice before it
             self._check_pass()
         self.session.call.start()
+        self.session.palette.start()
         self.sampling, self.hires, self.ended, self.marked = True, hires, False, 0
         self.may_be_empty = may_be_empty(p)
         self.session.latent_size = size
         self._attach()
-        if any(plan.scales for plan in self.plans):
+        if any(plan.acts for plan in self.plans):
             setattr(p, BEGUN, True)
             if not self.host.shows_errors_of(p):
                 p.sampler = QuietSampler(p, p.sampler)
@@ -116,13 +118,14 @@ class StyleJob:
     @property
     def acting(self) -> tuple[Plan, ...]:
         """The plans that act in the sampling pass in progress."""
-        return tuple(plan for plan in self.plans if plan.scales and plan.unit.acts_in(hires=self.hires))
+        return tuple(plan for plan in self.plans if plan.acts and plan.unit.acts_in(hires=self.hires))
 
     def detach(self) -> None:
         """Take all hooks out; the job goes on owning the session."""
         if self._model_hook is not None:
             self._model_hook.remove()
             self._model_hook = None
+        self._given = None
         self.session.detach()
 
     def before_model_call(self, params: Any) -> None:
@@ -144,7 +147,19 @@ class StyleJob:
         call.progress = progress_at(params.denoiser.step, params.denoiser.total_steps)
         call.whole, call.part = (params.x.shape[-2], params.x.shape[-1]), drawn_part(self.owner)
         if self.session.attached_to is not None:
+            self.session.palette.expect()
             self.host.mark_rows(params)
+            self._given = params
+
+    def after_model_call(self, params: Any) -> None:
+        """`on_cfg_after_cfg`: what guidance came to gets the references' colours."""
+        given, self._given = self._given, None
+        if given is None or self.session.attached_to is None:
+            return
+        try:
+            params.x = self.host.denoised(given, params.x, self.session.palette.apply)
+        except Exception as error:  # swallowed, too: then the next model call raises it, or the end of the pass
+            self.session.call.fault = self.session.call.fault or explained(error)
 
     def _follow_unet(self) -> None:
         """The refiner and hires checkpoints swap the UNet: move the hooks, or end the style with a message."""
@@ -170,7 +185,7 @@ class StyleJob:
             raise StyleNotAppliedError(
                 "Another job removed the style while this picture was being made. Generate it again."
             )
-        if p is not self.owner or not any(plan.scales for plan in self.plans):
+        if p is not self.owner or not any(plan.acts for plan in self.plans):
             return
         if shared.state.interrupted or shared.state.skipped:
             return
@@ -188,12 +203,13 @@ class StyleJob:
         if call.due and not call.styled and (why := self.host.why_layers_pass_hooks_by()):
             raise StyleNotAppliedError(why)
         call.end()
+        self.session.palette.check()
         if not (self.marked or self.ended or self.may_be_empty):
             raise StyleNotAppliedError(
                 "The style did not reach the UNet in any step: another extension or script has replaced the sampling. "
                 "Switch off either that or InstantStyle."
             )
-        self.styled += call.styled
+        self.styled += call.styled + self.session.palette.applied
 
     def _why_unstyled(self, p: Any) -> str:
         if self.ended:

@@ -36,6 +36,7 @@ AXES = (
     "method",
     "lora",
     "negative_noise",
+    "palette",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

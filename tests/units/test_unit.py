@@ -241,6 +241,7 @@ def test_schema_describes_exactly_the_fields_with_their_defaults() -> None:
         ["method"],
         ["image", "method"],
         ["lora", "method"],
+        ["image", "method"],
     ]
     assert schema["additionalProperties"] is False
     for name, described in properties.items():

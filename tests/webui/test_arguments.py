@@ -25,7 +25,7 @@ from lib_instantstyle.webui.arguments import (
 PICTURE = Image.new("RGB", (4, 4))
 EMPTY = dict.fromkeys(("image", "more_pictures", "content_image", "negative_image"))
 UNTOUCHED = {**DEFAULTS, **EMPTY, "layout_weight": 1.0, "content_scale": 0.5, "push_weight": 1.0, "blocks": ""}
-UNTOUCHED |= {"layout_curve": "", "image_weights": ""}
+UNTOUCHED |= {"layout_curve": "", "image_weights": "", "palette": 0.0}
 
 
 def arguments(*tabs: dict[str, Any], is_on: bool = True, slots: tuple[Any, ...] = (), limit: int = 3) -> list[Any]:

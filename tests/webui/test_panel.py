@@ -77,6 +77,7 @@ def test_every_control_reaches_the_job(web: A1111, page: Any) -> None:
         "crop": "tiles",
         "combine": "average",
         "image_weights": "1, 0.5, 2",
+        "palette": 0.5,
     }
     for name, value in entered.items():
         page.enter(f"unit2_{name}", value)
@@ -290,6 +291,17 @@ def test_a_lora_hides_what_means_nothing_with_it_and_reaches_the_job(
     assert not same(expected.images, web.plain().images)
     page.enter("unit1_method", "adapter")
     assert (page["unit1_image"]["visible"], page.value("unit1_lora")) == (True, "")
+
+
+def test_only_colours_hides_what_is_for_layers_and_is_whole_until_it_is_moved(web: A1111, page: Any) -> None:
+    page.drop("unit1_image", picture(1))
+    page.enter("unit1_method", "palette")
+    assert not any(page[f"unit1_{name}"]["visible"] for name in ("adapter", "curve", "layout_curve", "fusion", "crop"))
+    assert page.value("unit1_palette") == 1
+    assert same(generated(web, page).images, web.generate({"method": "palette", "image": encoded(picture(1))}).images)
+    page.enter("unit1_palette", 0.4)
+    page.enter("unit1_method", "adapter")
+    assert page.value("unit1_palette") == 0.4
 
 
 class TestStatus:

@@ -12,7 +12,7 @@ from typing import Any
 from ...files.loras import inspect_lora
 from ...reference.pictures import read_mask
 from ...units.errors import InstantStyleError
-from ...units.methods import ADAPTER, LORA, SHARED, SWAPPED
+from ...units.methods import ADAPTER, LORA, PALETTE, SHARED, SWAPPED
 from ...units.unit import FIELDS, StyleUnit, checked
 from ..devices import pick_device, pick_dtype
 from ..jobs import Job
@@ -43,6 +43,7 @@ UNIT_OPTIONS = (
     ("--combine", "combine", str, "NAME"),
     ("--negative-noise", "negative_noise", float, "X"),
     ("--image-weights", "image_weights", str, "X,X"),
+    ("--palette", "palette", float, "X"),
 )
 # Options that fill a field of the unit with the picture in a file: option, field.
 MASK_OPTIONS = (("--mask", "mask"), ("--image-mask", "image_mask"))
@@ -61,7 +62,13 @@ JOB_OPTIONS = (
 )
 
 # Options that each method needs; it takes no others of these.
-PARTS = {ADAPTER: ("style", "adapter", "encoder"), SHARED: ("style",), SWAPPED: ("style",), LORA: ("lora",)}
+PARTS = {
+    ADAPTER: ("style", "adapter", "encoder"),
+    SHARED: ("style",),
+    SWAPPED: ("style",),
+    PALETTE: ("style",),
+    LORA: ("lora",),
+}
 SMALLER = (
     "Make the picture smaller (--width, --height), make fewer at once (--batch 1), use --dtype float16, or "
     "--device cpu."

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models, sd_samplers_common, sd_unet, shared
+from modules import devices, lowvram, sd_hijack, sd_hijack_open_clip, sd_models, sd_unet, shared
 
 from ...files.text_towers import Tokenizer
-from ...reference.latents import checked_latent, pixels_for
 from ...reference.names import fingerprint
 from ...units.errors import CheckpointError, IncompatibleModelError
 from .texts import inversions_in, literally, unnoted
@@ -57,14 +55,16 @@ class A1111Host(WebUIHost):
 
         return sd_model().model.register_forward_pre_hook(instantstyle_read_rows)
 
-    @torch.no_grad()
-    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
-        """By the WebUI's own function, which draws from torch's random numbers: they go on as if it had not."""
-        pixels = pixels_for(image, height, width)
-        here = [devices.device] if devices.device.type == "cuda" else []
-        with devices.autocast(), torch.random.fork_rng(here):
-            torch.manual_seed(0)
-            return checked_latent(sd_samplers_common.images_tensor_to_samples(pixels, 0, sd_model()).float())
+    def denoised(self, given: Any, output: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """DDIM and its kin have noise for output: x = √ᾱ x₀ + √(1 − ᾱ) ε."""
+        alphas = getattr(given.denoiser, "alphas", None)
+        if alphas is None:
+            return change(output)
+        x, timesteps = (one[-len(output) :] for one in (given.x, given.sigma))  # the unconditional rows: one a picture
+        alpha = alphas[timesteps.long()].view(-1, 1, 1, 1).float()
+        before = (x - (1 - alpha).sqrt() * output) / alpha.sqrt()
+        after = change(before)
+        return output if after is before else ((x - alpha.sqrt() * after) / (1 - alpha).sqrt()).to(output)
 
     def alphas_cumprod(self) -> Tensor:
         return sd_model().alphas_cumprod

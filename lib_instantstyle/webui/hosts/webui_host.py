@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from modules import cache, devices, shared
+from modules import cache, devices, sd_samplers_common, shared
 
 from ...files.image_encoders import EncoderInfo
 from ...files.installed import ModelFiles
 from ...files.text_towers import TextTowerInfo
 from ...reference.host import Host
+from ...reference.latents import checked_latent, pixels_for
 from ...reference.store import EmbedStore, PictureStore
 from ...units.errors import IncompatibleModelError
 from .folders import adapter_folders, configured_folders, encoder_folders, lora_folders, said
@@ -61,6 +62,13 @@ class WebUIHost(Host, ABC):
         """Have each call of the live UNet tell its marks, (rows, 1), or None when its rows cannot be told apart, and
         its latents, (rows, channels, height, width): of a tiled batch there are several rows for each mark."""
 
+    def denoised(self, given: Any, output: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a step's output (`on_cfg_after_cfg`) comes to when `change` is made to the denoised latent.
+
+        `given`: what `on_cfg_denoiser` told of the same step.
+        """
+        return change(output)
+
     def shows_errors_of(self, p: Any) -> bool:
         """Whether whoever asked for the job `p` sees what it raises."""
         return True
@@ -69,8 +77,14 @@ class WebUIHost(Host, ABC):
         """What keeps hooks of the live UNet's layers from being called although it is called itself; None: nothing."""
         return None
 
+    @torch.no_grad()
     def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
-        raise IncompatibleModelError(NO_LATENTS)
+        """By the WebUI's own function, which draws from torch's random numbers: they go on as if it had not."""
+        pixels = pixels_for(image, height, width)
+        here = [devices.device] if devices.device.type == "cuda" else []
+        with devices.autocast(), torch.random.fork_rng(here):
+            torch.manual_seed(0)
+            return checked_latent(sd_samplers_common.images_tensor_to_samples(pixels, 0).float())
 
     def alphas_cumprod(self) -> Tensor:
         raise IncompatibleModelError(NO_LATENTS)

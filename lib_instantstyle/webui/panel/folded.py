@@ -22,6 +22,7 @@ SAID: Mapping[str, Callable[[Any], str]] = {
     "method": lambda method: METHODS[method].label,
     "image_weights": lambda weights: f"weights {weights}",
     "leak_guard": lambda _: "guarded",
+    "palette": lambda share: f"palette {share:g}",
     "image_mask": lambda _: "a part counts",
     "content_image": lambda _: "a picture to remove",
     "negative_image": lambda _: "a picture to avoid",

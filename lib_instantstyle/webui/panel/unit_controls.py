@@ -18,7 +18,7 @@ from ...units.groups import AUTO_ADAPTER, CONTENT_METHODS
 from ...units.methods import ADAPTER, LORA, METHODS
 from ...units.routing import CUSTOM, PRESETS
 from ...units.unit import DEFAULTS, FIELDS, in_effect
-from ..arguments import ONE_PICTURE, PANEL_VALUES, strength_after
+from ..arguments import ONE_PICTURE, PANEL_VALUES, palette_after, strength_after
 from ..hosts.webui_host import WebUIHost
 from .content_analysis import ContentAnalysis
 from .folded import Folded, show_with_content
@@ -43,12 +43,16 @@ GOVERNED = {
     "fusion": "fusion",
     "kv_scaling": "kv_scaling",
     "adapter": "adapter",
+    "preset": "preset",
+    "curve": "curve",
+    "layout_curve": "layout_curve",
+    "palette": "palette",
 }
 PRESET_CHOICES = [(preset.label, preset.name) for preset in PRESETS.values()]
 FOLDED_GROUPS = {  # title, and the controls inside
     "reference": (
         "More pictures of the same style, crop, mask, another source",
-        ("more_pictures", "crop", "combine", "image_weights", "image_mask", "method", "lora", "leak_guard"),
+        ("more_pictures", "crop", "combine", "image_weights", "image_mask", "method", "lora", "leak_guard", "palette"),
     ),
     "content": (
         "More about content: pictures to remove and to avoid",
@@ -92,7 +96,8 @@ class UnitTab:
             with gr.Column(scale=2, min_width=240):
                 self._pictures()
             with gr.Column(scale=3, min_width=320):
-                self._routing()
+                with gr.Column() as self._parts["preset"]:
+                    self._routing()
                 with gr.Column() as self._parts["content_prompt"]:
                     self._content()
                 self._finer()
@@ -144,6 +149,7 @@ class UnitTab:
             self._add("lora", lora)
             guard = gr.Checkbox(**self._common("leak_guard"), value=DEFAULTS["leak_guard"], visible=False)
             self._add("leak_guard", guard)
+            self._slider("palette")
         self._add("enabled", gr.Checkbox(**self._common("enabled"), value=DEFAULTS["enabled"]))
 
     def _sources(self) -> list[tuple[str, str]]:
@@ -156,6 +162,14 @@ class UnitTab:
         parts = [self._parts.get(name, self._made[name]) for name in GOVERNED]
         method = self._made["method"]
         method.change(fn=_governed_by, inputs=[method], outputs=parts, queue=False, show_progress=False)
+        before, palette = gr.State(ADAPTER), self._made["palette"]
+        method.input(  # not `change`, which pasting sets off, too
+            fn=lambda chosen, before, palette: (palette_after(chosen, before, palette), chosen),
+            inputs=[method, before, palette],
+            outputs=[palette, before],
+            queue=False,
+            show_progress=False,
+        )
 
     def _picture(self, name: str, height: int) -> None:
         self._add(name, gr.Image(**self._common(name), type="pil", image_mode=None, height=height, **UPLOAD_ONLY))

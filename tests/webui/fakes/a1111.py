@@ -27,7 +27,7 @@ from .processing import Img2Img, Job, Processed, Txt2Img, process_images
 from .scripts import ALWAYS_VISIBLE, Script, ScriptClassData, ScriptRunner, load_module, script_classes
 
 ROOT, OURS = Path(__file__).parents[3], "instantstyle.py"
-CALLBACKS = ("cfg_denoiser", "script_unloaded", "before_ui", "ui_settings", "app_started")
+CALLBACKS = ("cfg_denoiser", "cfg_after_cfg", "script_unloaded", "before_ui", "ui_settings", "app_started")
 KINDS: dict[str, type[Job]] = {"txt2img": Txt2Img, "img2img": Img2Img}
 OPTIONS = {"batch_cond_uncond": True, "img2img_fix_steps": False, "return_grid": True, "emphasis": "Original"}
 FLAGS = {"api": True, "nowebui": False, "api_auth": None, "no_half": False, "no_gradio_queue": False}
@@ -239,7 +239,10 @@ class A1111:
             "modules.sd_models": module(live),
             "modules.sd_unet": module(current_unet=None, current_unet_option=None, get_unet_option=lambda: None),
             "modules.sd_samplers": module(find_sampler_config=sampling.find_sampler_config),
-            "modules.sd_samplers_common": module(setup_img2img_steps=sampling.setup_img2img_steps),
+            "modules.sd_samplers_common": module(
+                setup_img2img_steps=sampling.setup_img2img_steps,
+                images_tensor_to_samples=sampling.images_tensor_to_samples,
+            ),
             "networks": module(loaded_networks=self.loaded_networks),
         }
 

@@ -24,9 +24,7 @@ class ForgeDenoiser(CFGDenoiser):
         text = stacked([one for conds in cond for one in conds])
         params = CFGDenoiserParams(x, None, sigmas, self.step, self.total_steps, text, negative, self)
         web.callbacks.fire("cfg_denoiser", params)
-        out = self._sampled(params, [len(conds) for conds in cond])
-        self.step += 1
-        return out
+        return self.after_cfg(self._sampled(params, [len(conds) for conds in cond]))
 
     def _sampled(self, params: CFGDenoiserParams, parts: list[int]) -> Tensor:
         patcher = self.p.webui.sd_model.forge_objects.unet

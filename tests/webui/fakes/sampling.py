@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 MORE_THAN_ONE_CALL = ("Heun",)
 
@@ -37,6 +38,15 @@ class CFGDenoiserParams:
     denoiser: CFGDenoiser
 
 
+@dataclass
+class AfterCFGCallbackParams:
+    """What `on_cfg_after_cfg` is called with."""
+
+    x: Tensor
+    sampling_step: int
+    total_sampling_steps: int
+
+
 class DictWithShape(dict[str, Tensor]):
     """SDXL's conditioning, as prompt_parser.py builds it anew in every step."""
 
@@ -65,8 +75,15 @@ class CFGDenoiser:
         web.callbacks.fire("cfg_denoiser", params)
         skip_uncond = bool(self.step % 2 and sigma < self.p.s_min_uncond)  # "negative guidance minimum sigma"
         out = self._predict(params, skip_uncond, len(x))
+        out = self._combined(out, [len(conds) for conds in cond], 1.0 if skip_uncond else self.p.cfg_scale)
+        return self.after_cfg(out)
+
+    def after_cfg(self, denoised: Tensor) -> Tensor:
+        state = self.p.webui.state
+        params = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
+        self.p.webui.callbacks.fire("cfg_after_cfg", params)
         self.step += 1
-        return self._combined(out, [len(conds) for conds in cond], 1.0 if skip_uncond else self.p.cfg_scale)
+        return params.x
 
     def _predict(self, params: CFGDenoiserParams, skip_uncond: bool, pictures: int) -> Tensor:
         """All rows, conditional ones first: in one call, or in one for each kind when their lengths differ."""
@@ -95,6 +112,13 @@ def apply_refiner(denoiser: CFGDenoiser) -> None:
     swap = denoiser.p.refiner
     if swap is not None and denoiser.step / denoiser.total_steps >= swap[0]:
         denoiser.p.webui.sd_model = swap[1]
+
+
+def images_tensor_to_samples(image: Tensor, approximation: int | None = None, model: Any = None) -> Tensor:
+    """Four random mixtures of the pixels, at an eighth of the size, and a sample of the VAE's."""
+    mixture = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    latent = torch.einsum("oc,bchw->bohw", mixture, avg_pool2d(image, 8) * 2 - 1)
+    return latent + 0.01 * torch.randn_like(latent)
 
 
 def stacked(conds: list[dict[str, Tensor]]) -> DictWithShape:
