@@ -1,4 +1,4 @@
-"""Train an IP-Adapter for chosen blocks on a frozen SDXL model with the official recipe.
+"""Train an IP-Adapter for chosen blocks, or a B-LoRA from one picture, on a frozen SDXL model by the official recipe.
 
 The same command runs on one CPU, on one GPU, and under `accelerate launch -m` on many of them.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.accelerated import is_first
-from ..training.settings import KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
+from ..training.settings import B_LORA, B_LORA_RECIPE, KINDS, PRECISIONS, SCHEDULES, WEIGHTINGS, Settings
 from .output import Report, complain
 
 # Options that fill a setting of the same name: name, type, what it is. Defaults are the setting's own.
@@ -29,6 +29,7 @@ NUMBERS: tuple[tuple[str, Any, str], ...] = (
     ("drop_both", float, "share of samples without both"),
     ("size", int, "side of a picture in pixels (default: the model's own)"),
     ("tokens", int, "tokens per image prompt (default: 4 for base, 16 for plus)"),
+    ("rank", int, "rank of a B-LoRA"),
     ("seed", int, "seed of everything random"),
     ("workers", int, "threads that read pictures"),
     ("save_every", int, "steps between checkpoints"),
@@ -49,11 +50,12 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("train", help="train an adapter for chosen blocks", description=__doc__)
     _add_files(parser)
     for name, kind, told in NUMBERS:
-        default = _DEFAULTS[name]
-        more = "" if default is None else f" (default: {default})"
         option, value = f"--{name.replace('_', '-')}", "N" if kind is int else "X"
-        parser.add_argument(option, dest=name, type=kind, default=default, metavar=value, help=told + more)
-    parser.add_argument("--kind", choices=list(KINDS), default="base", help="which image projection (default: base)")
+        parser.add_argument(option, dest=name, type=kind, metavar=value, help=told + _default_told(name))
+    parser.add_argument(
+        "--kind", choices=[*KINDS, B_LORA], default="base", help="which image projection, or b-lora (default: base)"
+    )
+    parser.add_argument("--prompt", metavar="TEXT", help=f"b-lora: what the picture shows{_default_told('prompt')}")
     parser.add_argument(
         "--schedule", choices=SCHEDULES, default="constant", help="schedule of the learning rate (default: constant)"
     )
@@ -72,9 +74,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", required=True, metavar="FILE|DIR|ID", help="the SDXL model, which stays frozen")
     parser.add_argument("--base-config", metavar="DIR|ID", help="configuration of a checkpoint file, if not beside it")
     parser.add_argument(
-        "--encoder", required=True, type=Path, metavar="FILE|DIR", help="CLIP image encoder, frozen too"
+        "--encoder", type=Path, metavar="FILE|DIR", help="CLIP image encoder, frozen too; not for b-lora"
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="pictures with captions")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR|SHARDS|FILE", help="pictures with captions, or one picture"
+    )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder for the adapter, checkpoints and samples"
     )
@@ -83,8 +87,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         action="append",
         nargs="+",
         metavar="NAME[=SHARE]",
-        help="presets or block addresses that act together (default: style); if repeated, each step trains "
-        "one group, chosen by its share",
+        help="presets or block addresses that act together (default: style; b-lora: the two blocks of the paper); if "
+        "repeated, each step trains one group, chosen by its share",
     )
     parser.add_argument("--init", type=Path, metavar="FILE", help="start from this adapter")
     parser.add_argument(
@@ -121,7 +125,15 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings that the options say."""
-    given = {name: getattr(options, name) for name in _DEFAULTS if name != "blocks"}
-    groups = tuple("+".join(words) for words in options.blocks or [["style"]])
-    return Settings(**{**given, "blocks": groups, "sample_prompts": tuple(options.sample_prompts)})
+    """The settings that the options say; what they leave out is the recipe's."""
+    given = {name: getattr(options, name) for name in _DEFAULTS if getattr(options, name) is not None}
+    given["sample_prompts"] = tuple(options.sample_prompts)
+    if options.blocks:
+        given["blocks"] = tuple("+".join(words) for words in options.blocks)
+    recipe = B_LORA_RECIPE if options.kind == B_LORA else {}
+    return Settings(**{"encoder": None, **recipe, **given})
+
+
+def _default_told(name: str) -> str:
+    default, other = _DEFAULTS[name], B_LORA_RECIPE.get(name)
+    return "" if default is None else f" (default: {default}{'' if other is None else f'; b-lora: {other}'})"

@@ -80,10 +80,9 @@ class Cache:
 
     def _picture_key(self, base: str, dtype: Any) -> str:
         files = [f"{entry.path}:{_stamp(entry.path)}" for entry in self._entries]
-        feature, size = self._encoders.feature, str(self._settings.size)
-        return _key(
-            "pictures", base, fingerprint(self._encoders.info.path), repr(feature), size, dtype.__name__, *files
-        )
+        info, feature, size = self._encoders.info, self._encoders.feature, str(self._settings.size)
+        encoder = fingerprint(info.path) if info else "none"
+        return _key("pictures", base, encoder, repr(feature), size, dtype.__name__, *files)
 
     def _picture_shapes(self) -> dict[str, tuple[int, ...]]:
         vae, size = self._encoders.pipe.vae.config, self._settings.size or 0

@@ -81,7 +81,7 @@ def metadata(materials: Materials, step: int, samples: int) -> dict[str, str]:
     told = {
         "trained_with": f"sd-webui-instantstyle {__version__}",
         "base": Path(settings.base).name,
-        "encoder": files.encoder.name,
+        "encoder": files.encoder.name if files.encoder else "none",
         "kind": settings.kind,
         "blocks": ", ".join(f"{group.name}={group.share:g}" for group in materials.groups),
         "steps": str(step),

@@ -59,6 +59,11 @@ def list_folder(folder: Path) -> list[Entry]:
     return [Entry(path, told.get(path) or _read(beside, path)) for path in sorted(paths)]
 
 
+def one_picture(path: Path) -> Entry:
+    """A picture by itself, with the caption in a file beside it."""
+    return Entry(path, _read(_beside(file for file in path.parent.iterdir() if file.is_file()), path))
+
+
 def _beside(files: Iterable[Path]) -> dict[Path, list[Path]]:
     """The files of captions by the picture's path without its ending, or with it: a.txt, a.TXT, a.png.txt."""
     found: dict[Path, list[Path]] = {}

@@ -57,8 +57,10 @@ Moments = Callable[[Tensor], Tensor]  # (n, 3, size, size) pixels in −1…1 �
 class FrozenEncoders:
     """VAE, image encoder and text towers. All answers are float32 on the CPU."""
 
-    def __init__(self, pipe: Any, encoder: EncoderInfo, feature: Feature, moments: Moments | None = None) -> None:
-        """`moments` answers in place of the pipeline's VAE."""
+    def __init__(
+        self, pipe: Any, encoder: EncoderInfo | None, feature: Feature | None, moments: Moments | None = None
+    ) -> None:
+        """`moments` answers in place of the pipeline's VAE. Without an encoder, a picture's feature is a zero."""
         self.pipe, self.info, self.feature = pipe, encoder, feature
         self._moments = moments
         self._encoder: ImageEncoder | None = None
@@ -77,10 +79,14 @@ class FrozenEncoders:
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (n, width) or (n, patches + 1, width)."""
+        if self.feature is None:
+            return torch.zeros(len(images), 1)
         return self._loaded().encode_all(images, self.feature)
 
     def no_picture(self) -> Tensor:
         """The feature of a dropped image prompt: zeros, or for patches those of the mid-grey picture."""
+        if self.feature is None:
+            return torch.zeros(1)
         if self._no_picture is None:
             pooled = self.feature.kind == "pooled"
             found = torch.zeros(1, self.feature.width) if pooled else self._loaded().encode_grey(self.feature)
@@ -120,6 +126,7 @@ class FrozenEncoders:
         return list(zip(contexts.float().cpu().unbind(), pooled.float().cpu().unbind()))
 
     def _loaded(self) -> ImageEncoder:
+        assert self.info is not None
         if self._encoder is None:
             device = self.pipe.device
             half = device.type == "cuda" and self.pipe.unet.dtype != torch.float32

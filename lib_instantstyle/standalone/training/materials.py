@@ -13,6 +13,7 @@ import torch
 from ...files.adapters import AdapterInfo, inspect_adapter
 from ...files.image_encoders import EncoderInfo, Feature
 from ...reference.names import sampled_content
+from ...reference.pictures import SUFFIXES
 from ...units.blocks import Layer, attention_layers
 from ...units.errors import AdapterNotFoundError, InstantStyleError
 from ..model_identity import content_identity, description_identity
@@ -21,11 +22,13 @@ from ..models import Checkpoint, Model, open_pipeline, quiet_libraries
 from .adapter import LearningAdapter, new_adapter, new_projection, opened_adapter
 from .batches import EncodedFolder, EncodedShards, ExampleSource
 from .cache import Cache
-from .folder import Entry, FolderSamples, list_folder
+from .captions import NONE
+from .folder import Entry, FolderSamples, list_folder, one_picture
 from .frozen_encoders import FrozenEncoders, Moments, feature_of, find_encoder
 from .groups import Group, read_groups, trained_layers
+from .lora import LearningLora, new_lora
 from .notices import notices
-from .settings import Settings
+from .settings import B_LORA, Settings
 from .shards import ShardSamples, find_shards
 
 
@@ -45,14 +48,14 @@ class Files:
 
     entries: list[Entry]  # of a folder, or else …
     shards: list[Path]
-    encoder: EncoderInfo
-    feature: Feature
+    encoder: EncoderInfo | None  # none for a B-LoRA
+    feature: Feature | None
     init: AdapterInfo | None
 
 
 # Settings on which the loss curve depends.
 _SAME = (
-    *("kind", "rate", "weight_decay", "warmup", "schedule", "clip", "noise_offset", "weighting"),
+    *("kind", "rank", "rate", "weight_decay", "warmup", "schedule", "clip", "noise_offset", "weighting"),
     *("drop_image", "drop_text", "drop_both", "size", "random_crop", "seed"),
 )
 
@@ -66,7 +69,7 @@ class Materials:
     pipe: Any
     modules: Mapping[Layer, Any]  # the UNet's attn2
     groups: tuple[Group, ...]
-    adapter: LearningAdapter
+    adapter: LearningAdapter | LearningLora
     encoders: FrozenEncoders
     source: ExampleSource
     warnings: tuple[str, ...] = ()
@@ -79,7 +82,8 @@ class Materials:
         settings, files = self.settings, self.files
         told: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
         base = base_of(settings)
-        told["base"], told["encoder"] = content_identity(settings.base), sampled_content(files.encoder.path)
+        told["base"] = content_identity(settings.base)
+        told["encoder"] = sampled_content(files.encoder.path) if files.encoder else ""
         told["base_config"] = description_identity(base) if isinstance(base, Checkpoint) else ""
         told["precision"] = str(self.pipe.unet.dtype).removeprefix("torch.")
         told["cache"] = settings.cache and not files.shards
@@ -99,23 +103,32 @@ class Materials:
 def find_files(settings: Settings) -> Files:
     """Look at the data, the encoder and the adapter to go on from. Raises InstantStyleError for what cannot be used."""
     check_channels(base_of(settings))
-    shards = find_shards(settings.data)
-    if not shards and not settings.data.is_dir():
+    single = settings.data.is_file() and settings.data.suffix.lower() in SUFFIXES
+    shards = [] if single else find_shards(settings.data)
+    if not single and not shards and not settings.data.is_dir():
         raise InstantStyleError(
-            "--data must be a folder of pictures, or shards (.tar, .tar.gz): a folder of them, one file, or a pattern "
-            f"like data/*.tar; there is no {settings.data}. Check the path.",
+            "--data must be a picture, a folder of pictures, or shards (.tar, .tar.gz): a folder of them, one file, or "
+            f"a pattern like data/*.tar; there is no {settings.data}. Check the path.",
             "data",
         )
-    if not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
+    if not single and not shards and settings.out.resolve().is_relative_to(settings.data.resolve()):
         raise InstantStyleError(
             f"--out must not be inside --data, or its own pictures would be trained on; got {settings.out}.", "out"
         )
+    entries = [one_picture(settings.data)] if single else [] if shards else list_folder(settings.data)
+    if settings.encoder is None:
+        return Files([_prompted(entry, settings.prompt) for entry in entries], shards, None, None, None)
     init = _inspected(settings.init) if settings.init else None
     encoder = find_encoder(settings.encoder)
     feature = feature_of(settings.kind, encoder)
     if init is not None:
         _check_init(init, settings, feature)
-    return Files([] if shards else list_folder(settings.data), shards, encoder, feature, init)
+    return Files(entries, shards, encoder, feature, init)
+
+
+def _prompted(entry: Entry, prompt: str) -> Entry:
+    """A B-LoRA's picture: where it has no caption, the prompt stands for it."""
+    return replace(entry, captions=(prompt,)) if entry.captions == NONE else entry
 
 
 def open_materials(settings: Settings, place: Place, moments: Moments | None = None) -> Materials:
@@ -129,7 +142,7 @@ def open_materials(settings: Settings, place: Place, moments: Moments | None = N
     sized = settings if settings.size else replace(settings, size=pipe.unet.config.sample_size * pipe.vae_scale_factor)
     modules = attention_layers(pipe.unet)
     groups = read_groups(settings.blocks, tuple(modules))
-    adapter = _adapter(settings, files, modules, trained_layers(groups))
+    adapter = _learning(settings, files, pipe.unet, modules, trained_layers(groups))
     encoders = FrozenEncoders(pipe, files.encoder, files.feature, moments)
     source = _source(files, encoders, sized, place)
     told = notices(settings.data, files.entries, files.shards, encoders.count_tokens)
@@ -160,9 +173,13 @@ def _source(files: Files, encoders: FrozenEncoders, settings: Settings, place: P
     return EncodedFolder(FolderSamples(files.entries, settings.seed), encoders, settings)
 
 
-def _adapter(
-    settings: Settings, files: Files, modules: Mapping[Layer, Any], trained: Sequence[Layer]
-) -> LearningAdapter:
+def _learning(
+    settings: Settings, files: Files, unet: Any, modules: Mapping[Layer, Any], trained: Sequence[Layer]
+) -> LearningAdapter | LearningLora:
+    if settings.kind == B_LORA:
+        return new_lora(unet, trained, settings.rank, settings.seed)
+    assert files.feature is not None
+    assert settings.token_count is not None
     if files.init is not None:
         return opened_adapter(files.init, modules, trained)
     context = next(iter(modules.values())).to_k.weight.shape[1]

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ...style.attention import StyledLayer
 from ...style.key_values import KeyValueStack, lay_out
 from ...style.rows import ModelCall
 from ...units.blocks import Layer
 from .adapter import LayerWeights, LearningAdapter
+from .lora import LearningLora
 
 
 @dataclass
@@ -88,3 +90,54 @@ class StyledPrediction(nn.Module):
         finally:
             self._call.tokens = None
         return found
+
+
+class AdaptedPrediction(nn.Module):
+    """Calls the UNet with a LoRA's hooks on it, likewise."""
+
+    def __init__(self, unet: nn.Module, lora: LearningLora) -> None:
+        super().__init__()
+        self.adapter = lora
+        self._unet = (unet,)
+        self._acting: frozenset[int] = frozenset()
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Put the hooks onto the UNet."""
+        for path, module in self._unet[0].named_modules():
+            if path in self.adapter.places:
+                self._handles.append(module.register_forward_hook(self._adding(path)))
+
+    def detach(self) -> None:
+        """Take them out again."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _adding(self, path: str) -> Any:
+        pair, layer = self.adapter.pair(path), self.adapter.places[path]
+
+        def instantstyle_learn_low_rank(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            return output + pair(args[0]).to(output) if layer in self._acting else None
+
+        return instantstyle_learn_low_rank
+
+    def forward(self, given: ModelInput, acting: frozenset[int]) -> Tensor:
+        """The UNet's prediction (n, c, h, w), with the pairs of the layers of these indices added."""
+        added = {"text_embeds": given.pooled, "time_ids": given.time_ids}
+        self._acting = acting
+        try:
+            found: Tensor = self._unet[0](
+                given.noisy, given.timesteps, given.context, added_cond_kwargs=added, return_dict=False
+            )[0]
+        finally:
+            self._acting = frozenset()
+        return found
+
+
+def prediction_of(
+    unet: nn.Module, modules: Mapping[Layer, Any], learning: LearningAdapter | LearningLora
+) -> StyledPrediction | AdaptedPrediction:
+    """The UNet with what learns on it; modules: its attn2 by layer."""
+    if isinstance(learning, LearningLora):
+        return AdaptedPrediction(unet, learning)
+    return StyledPrediction(unet, modules, learning)

@@ -14,11 +14,14 @@ from PIL import Image, ImageDraw
 
 from ...files.whole_files import write_whole
 from ...units.errors import PictureError
+from ...units.methods import LORA
 from ...units.unit import StyleUnit
 from .. import Job, StandaloneHost
 from .crops import RawSample, cut
 from .groups import Group
+from .lora import FILE
 from .materials import Files, Materials
+from .settings import B_LORA
 from .shards import members
 
 FOLDER = "samples"
@@ -34,9 +37,8 @@ def draw_sheet(materials: Materials, adapter: Path, step: int) -> Path:
     side = settings.size or 0
     sheet = Image.new("RGB", (side * (1 + len(columns)), (HEAD + side) * len(samples)), "white")
     with vae_in_the_dtype_of_the_unet(materials.pipe):
-        host = StandaloneHost(
-            materials.pipe, [adapter], [materials.files.encoder.path], cache=settings.out / "cache" / FOLDER
-        )
+        encoders = [materials.files.encoder.path] if materials.files.encoder else []
+        host = StandaloneHost(materials.pipe, [adapter], encoders, cache=settings.out / "cache" / FOLDER)
         for row, sample in enumerate(samples):
             made = [_drawn(host, materials, sample, *column) for column in columns]
             names = ["reference", *(f"{group.name}: {prompt}" for group, prompt in columns)]
@@ -70,7 +72,9 @@ def _opened(read: Any) -> RawSample | None:
 def _drawn(host: StandaloneHost, materials: Materials, sample: RawSample, group: Group, prompt: str) -> Image.Image:
     settings, side = materials.settings, materials.settings.size
     scales = {layer.names[0]: 1.0 for layer in group.layers}
-    unit = StyleUnit.from_dict({"image": [sample.image], "preset": "custom", "blocks": scales})
+    learned = {"method": LORA, "lora": Path(FILE).stem}
+    source = learned if settings.kind == B_LORA else {"image": [sample.image]}
+    unit = StyleUnit.from_dict({**source, "preset": "custom", "blocks": scales})
     numbers: dict[str, Any] = {"steps": settings.sample_steps, "guidance": settings.sample_guidance}
     return host.generate(Job(prompt, (unit,), width=side, height=side, seed=settings.seed, **numbers))[0]
 

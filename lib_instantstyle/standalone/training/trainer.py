@@ -17,10 +17,11 @@ from .curve import Curve, bar, bars
 from .draws import Draw, Split
 from .frozen_encoders import Moments
 from .groups import Group, drawn_group
+from .lora import FILE
 from .materials import Materials, open_materials
-from .prediction import StyledPrediction
+from .prediction import prediction_of
 from .recipe import loss_of, loss_weights, noise_schedule, rate_at
-from .settings import Settings
+from .settings import B_LORA, Settings
 from .sheets import draw_sheet
 
 ADAPTER = "adapter.safetensors"  # the newest state of the adapter, in the output folder
@@ -133,7 +134,7 @@ class Run:
 
     @property
     def adapter_path(self) -> Path:
-        return self.settings.out / ADAPTER
+        return self.settings.out / (FILE if self.settings.kind == B_LORA else ADAPTER)
 
     def step(self, step: int) -> Step:
         """One step of the optimizer, counted from 0: all its passes."""
@@ -199,7 +200,7 @@ class Run:
 
     def _prepare(self, state: State | None) -> None:
         settings, materials = self.settings, self.materials
-        self._hooked = StyledPrediction(materials.pipe.unet, materials.modules, materials.adapter)
+        self._hooked = prediction_of(materials.pipe.unet, materials.modules, materials.adapter)
         parameters = materials.adapter.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
         self.prediction, self.optimizer = self.accelerator.prepare(self._hooked, optimizer)
