@@ -14,6 +14,7 @@ import numpy as np
 from live_condition import USUAL, Condition
 from PIL import Image
 from tiny_extras import (
+    write_tiny_controlnet,
     write_tiny_hypernetwork,
     write_tiny_lora,
     write_tiny_t2i_adapter,
@@ -98,6 +99,7 @@ def _write_extras(models: Path) -> None:
     write_tiny_text_lora(models / "Lora" / "tiny-text-lora.safetensors")
     write_tiny_hypernetwork(models / "hypernetworks" / "tiny-hypernetwork.pt")
     write_tiny_t2i_adapter(models / "ControlNet" / "t2i-adapter_xl_canny_tiny.safetensors")
+    write_tiny_controlnet(models / "ControlNet" / "tiny-controlnet.safetensors")
     write_tiny_vae(models / "VAE" / "tiny-vae.safetensors", seed=5)
 
 

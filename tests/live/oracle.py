@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 from live_kind import called_for_a_prediction, kind
 from live_world import World
-from oracle_forks import fork_calls
+from oracle_forks import Now, fork_calls
 from oracle_prompts import Content, attention, image_prompts, load
 from PIL import Image
 from torch import Tensor, nn
@@ -57,16 +57,6 @@ class Styling:
     factors: tuple[tuple[float, ...], ...] = ()  # on the scale: for each pass, and each model call in it
     region: Tensor | None = None  # (1, 1, height, width), laid over the picture; everywhere when None
     adain: bool = False
-
-
-@dataclass(frozen=True)
-class Now:
-    """The call of the UNet in progress."""
-
-    number: int  # of the pass
-    step: int
-    rows: str
-    size: Sequence[int]  # height and width of the latent
 
 
 @dataclass
@@ -133,13 +123,12 @@ class Oracle:
         """One call of the UNet, styled while it lasts."""
         step, rows = next(self.calls)
         assert len(rows) == len(x), f"step {step} was said to have the rows {rows!r}, but has {len(x)}"
-        with self.styled(unet, step, rows, x.shape[-2:]):
+        with self.styled(unet, Now(self.pass_number, step, rows, x.shape[-2:])):
             yield
 
     @contextmanager
-    def styled(self, unet: nn.Module, step: int, rows: str, size: Sequence[int]) -> Iterator[None]:
+    def styled(self, unet: nn.Module, now: Now) -> Iterator[None]:
         """The routed modules' forward is replaced."""
-        now = Now(self.pass_number, step, rows, size)
         with ExitStack() as stack:
             for path, layers in self.layers.items():
                 acting = [layer for layer in layers if layer.acts(now)]

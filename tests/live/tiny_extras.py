@@ -13,6 +13,7 @@ from tiny_files import random_tensor, save_random
 from tiny_shapes import Shapes, conv
 
 RANK = 2
+HINT_WIDTHS = (3, 16, 16, 32, 32, 96, 96, 256)  # of a ControlNet's own convolutions, until they reach the UNet's
 CANNY_PIXELS = 16 * 16  # an SDXL T2I-Adapter takes in squares of 16 by 16 pixels, of one channel for canny
 
 
@@ -67,6 +68,23 @@ def _t2i_adapter() -> Shapes:
             f"{name}.block2", widths[level], widths[level], 1
         )
     return shapes
+
+
+def write_tiny_controlnet(path: Path, *, seed: int = 0) -> None:
+    """Write a ControlNet for SDXL, with its layers' names in the first implementation."""
+    save_random(_controlnet(), path, seed, torch.float16)
+
+
+def _controlnet() -> Shapes:
+    """The UNet's encoder and middle, and a convolution for the picture and for each of their outputs."""
+    own = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+    shapes = {name: shape for name, shape in unet.unet().items() if name.startswith(own)}
+    steps = zip(HINT_WIDTHS, (*HINT_WIDTHS[1:], unet.NARROW))
+    for number, (inner, outer) in enumerate(steps):
+        shapes |= conv(f"input_hint_block.{2 * number}", outer, inner)
+    for number, width in enumerate((*[unet.NARROW] * 4, *[unet.MEDIUM] * 3, *[unet.WIDE] * 2)):
+        shapes |= conv(f"zero_convs.{number}.0", width, width, 1)
+    return shapes | conv("middle_block_out.0", unet.WIDE, unet.WIDE, 1)
 
 
 def write_tiny_vae(path: Path, *, seed: int) -> None:
