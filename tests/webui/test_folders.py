@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +55,7 @@ def test_a_folder_of_our_settings_is_looked_into_however_it_was_pasted(
         ("controlnet_dir", str),
         ("controlnet_dir", lambda folder: folder),
         ("controlnet_dir", lambda folder: f'"{folder}"'),
+        ("controlnet_dirs", lambda folder: ["/nowhere", str(folder)]),
     ],
 )
 def test_folders_given_at_the_start_are_looked_into(web: A1111, elsewhere: Path, place: str, value: Any) -> None:
@@ -65,6 +68,23 @@ def test_a_folder_given_at_the_start_may_hold_encoders_too(web: A1111, elsewhere
     web.cmd_opts.instantstyle_dir = [str(elsewhere)]
     found = web.library("hosts.live").live_host().files.encoders.usable()
     assert elsewhere / "tiny/model.safetensors" in [info.path for info in found]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_files_of_the_controlnet_that_comes_with_forge_are_found_where_they_are(
+    web: A1111, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    """Its own options name these folders; its IP-Adapter fetches the encoders among preprocessors of all kinds."""
+    theirs, encoder = elsewhere / "CLIP-ViT-bigG.safetensors", web.models_path / "clip_vision/tiny/model.safetensors"
+    shutil.copy(encoder, theirs)
+    (elsewhere / "depth.pth").write_text("no model")
+    folders = SimpleNamespace(controlnet_dir=kind(elsewhere), preprocessor_dir=kind(elsewhere))
+    monkeypatch.setitem(sys.modules, "modules_forge.shared", folders)
+    files = web.library("hosts.live").live_host().files
+    assert "elsewhere" in adapters(web)
+    looked_at = [*files.encoders.paths()]
+    assert theirs in looked_at
+    assert elsewhere / "depth.pth" not in looked_at
 
 
 def test_a_folder_below_ones_home_is_looked_into(web: A1111, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

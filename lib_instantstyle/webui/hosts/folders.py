@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from modules import paths, shared
 
 DEFAULT_UNITS = 3
 CONTROLNET = "*controlnet*"  # its folder under extensions/, whatever the user called it
+FORGES_ENCODERS = "CLIP-*"  # as its IP-Adapter calls the files that it fetches, among preprocessors of all kinds
 QUOTES = "\"'“”„‘’«»"
 
 
@@ -35,6 +37,7 @@ ADAPTER_PLACES = (
     _OWN,
     Place("Settings → ControlNet", "control_net_models_path"),
     Place("--controlnet-dir", "controlnet_dir"),
+    Place("--controlnet-dirs", "controlnet_dirs"),
 )
 ENCODER_PLACES = (Place("Settings → InstantStyle", "instantstyle_encoder_dirs"), _OWN)
 ANNOTATOR_PLACES = (  # ControlNet keeps its image encoders in a folder below, called clip_vision
@@ -59,14 +62,15 @@ def adapter_folders() -> list[Path]:
     models = Path(paths.models_path)
     own = [models / name for name in ("ControlNet", "ipadapter", "ip-adapter")]
     neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/models"))
-    return [*own, *neighbours, *_named(ADAPTER_PLACES)]
+    return [*own, *_of_forge("controlnet_dir"), *neighbours, *_named(ADAPTER_PLACES)]
 
 
 def encoder_folders() -> list[Path]:
     """Where image encoders are looked for, downloads going to the first."""
     neighbours = sorted(Path(paths.extensions_dir).glob(f"{CONTROLNET}/annotator/downloads/clip_vision"))
     annotators = [folder / "clip_vision" for folder in _named(ANNOTATOR_PLACES)]
-    return [Path(paths.models_path) / "clip_vision", *neighbours, *annotators, *_named(ENCODER_PLACES)]
+    fetched = [file for folder in _of_forge("preprocessor_dir") for file in sorted(folder.glob(FORGES_ENCODERS))]
+    return [Path(paths.models_path) / "clip_vision", *fetched, *neighbours, *annotators, *_named(ENCODER_PLACES)]
 
 
 def lora_folders() -> list[Path]:
@@ -82,6 +86,12 @@ def configured_folders() -> dict[Path, str]:
 def said(folder: Path) -> str:
     """The end of a folder's path: answers of the API tell nobody how this machine's disks are arranged."""
     return "/".join(part for part in folder.parts[-2:] if part != folder.anchor)
+
+
+def _of_forge(name: str) -> list[Path]:
+    """A folder of the ControlNet that comes with Forge and its kin, which has command line options of its own."""
+    folder = getattr(sys.modules.get("modules_forge.shared"), name, None)
+    return [Path(folder)] if folder else []
 
 
 def _named(places: tuple[Place, ...]) -> dict[Path, str]:
