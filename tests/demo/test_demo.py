@@ -33,7 +33,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
 
 @needs_sheet
 def test_the_demo_writes_its_sheet_and_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--references", "2", "--prompts", "2", "--out", str(tmp_path)]) == 0
+    assert main(["--references", "1", "--prompts", "1", "--steps", "2", "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "demo.json").read_text("utf-8"))
     assert set(told["modes"]) == {mode.name for mode in MODES}
     assert all(0 <= one["value"] <= 1 for row in told["modes"].values() for one in row.values())

@@ -5,7 +5,6 @@ What diffusers cannot express, and so nothing here can be held against: docs/sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +53,13 @@ def ours(folder: Path) -> StandaloneHost:
     return StandaloneHost(pipe, [folder / "adapters"], [folder / "encoder"], controlnet=net, cache=folder / "cache")
 
 
-@pytest.fixture(params=["base", "plus"])
+@pytest.fixture(scope="module", params=["base", "plus"])
 def adapter(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def theirs(folder: Path, adapter: str) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def theirs(folder: Path, adapter: str) -> Any:
     """A pipeline of the same weights with diffusers' IP-Adapter, fed by transformers' encoder and preprocessing."""
     pipe = tiny_pipeline(folder / "tokenizer", DEPTHS)
     pipe.register_modules(image_encoder=vision_model(), feature_extractor=image_processor(32))

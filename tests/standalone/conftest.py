@@ -1,7 +1,8 @@
-"""A tiny SDXL with all seventy layers, its adapters and its encoder, on disk and in memory."""
+"""A tiny SDXL of few layers, its adapters and its encoder, on disk and in memory."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..tiny.clip import HIDDEN, POOLED
 from ..tiny.pipelines import SIDE, tiny_controlnet, tiny_pipeline, tokenizer
 
 LIVE = Path(__file__).parents[1] / "live"
-DEPTHS = (2, 10)  # SDXL's own: seventy layers
+DEPTHS, LAYERS = (1, 2), 17  # few, for speed; where SDXL's own seventy matter, a test makes them
 
 
 @pytest.fixture(scope="session")
@@ -59,26 +60,33 @@ def job() -> Callable[..., Job]:
     return lambda **fields: Job(**{"prompt": "a cat on the roof", "width": SIDE, "height": SIDE, "steps": 2, **fields})
 
 
-@pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(scope="session")
+def live() -> Any:
     """The maker of the tiny checkpoint in the published single-file format that the live tests use."""
-    monkeypatch.syspath_prepend(str(LIVE))
-    import tiny_sdxl
-
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(LIVE))
+        import tiny_sdxl
     yield tiny_sdxl
     for name in [name for name in sys.modules if name.startswith("tiny_")]:
         del sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def described(live: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint file, the folder that describes it, an adapter and an encoder. Not to be changed."""
+    folder = tmp_path_factory.mktemp("described")
+    live.save_random(live._checkpoint(live.unet.DEEP), folder / "tiny.safetensors", 0, torch.float16)
+    write_description(folder / "tiny", folder / "tokenizer")
+    live.write_tiny_encoder(folder / "encoder", hidden_size=64, projection_dim=256)
+    live.write_tiny_adapter(folder / "adapter.safetensors", encoder_width=256)
+    return folder
+
+
 @pytest.fixture
-def single_file(live: Any, tmp_path: Path) -> Path:
+def single_file(described: Path, tmp_path: Path) -> Path:
     """A checkpoint file, and the folder that describes it beside it, under its name."""
-    path = tmp_path / "tiny.safetensors"
-    live.save_random(live._checkpoint(live.unet.DEEP), path, 0, torch.float16)
-    write_description(path.with_suffix(""), tmp_path / "tokenizer")
-    live.write_tiny_encoder(tmp_path / "encoder", hidden_size=64, projection_dim=256)
-    live.write_tiny_adapter(tmp_path / "adapter.safetensors", encoder_width=256)
-    return path
+    shutil.copytree(described, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "tiny.safetensors"
 
 
 def write_description(folder: Path, vocabulary: Path) -> None:

@@ -29,7 +29,9 @@ from lib_instantstyle.standalone.cli.references import find_styles, open_picture
 from lib_instantstyle.units.errors import InstantStyleError, StyleNotAppliedError, UnitError
 
 from ..published import install
-from ..tiny import picture
+from ..tiny import picture, plus_adapter, save_adapter, sdxl_unet
+from ..tiny.clip import HIDDEN
+from .conftest import LAYERS
 from .forked import start
 
 ROOT = Path(__file__).parents[2]
@@ -388,7 +390,8 @@ def test_an_interrupt_says_that_it_can_go_on(
 def test_inspect_tells_adapters_encoders_and_the_rest_apart(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", str(models / "adapters/plus.safetensors"), "--json"]) == OK
+    deep = save_adapter(plus_adapter(sdxl_unet((2, 10)), HIDDEN), tmp_path / "deep/plus.safetensors")
+    assert main(["inspect", str(deep), "--json"]) == OK
     (adapter,) = answered(capsys)["files"]
     assert (adapter["kind"], adapter["variant"], adapter["tokens"]) == ("IP-Adapter", "plus", 16)
     assert (adapter["layers"], adapter["blocks"]) == (70, "all")
@@ -399,7 +402,8 @@ def test_inspect_tells_adapters_encoders_and_the_rest_apart(
     assert said.count("kind: IP-Adapter") == 2
     assert main(["inspect", str(models / "sdxl/unet/diffusion_pytorch_model.safetensors")]) == REFUSED
     assert main(["inspect", str(tmp_path / "nothing.bin")]) == REFUSED
-    assert main(["inspect", str(tmp_path)]) == REFUSED
+    (tmp_path / "empty").mkdir()
+    assert main(["inspect", str(tmp_path / "empty")]) == REFUSED
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -433,7 +437,7 @@ def test_doctor_checks_the_files_together(models: Path, capsys: pytest.CaptureFi
     ]
     assert main(["doctor", *files, "--json"]) == OK
     checks = {check["name"]: check for check in answered(capsys)["checks"]}
-    assert "70 cross-attention layers" in checks["model"]["found"]
+    assert f"{LAYERS} cross-attention layers" in checks["model"]["found"]
     assert main(["doctor", "--adapter", str(models / "encoder"), "--json"]) == FAILED
     assert not answered(capsys)["fine"]
     assert main(["doctor", *files[:4], "--encoder", str(models / "adapters")]) == FAILED
@@ -457,7 +461,7 @@ def test_doctor_looks_at_each_file_by_itself(models: Path, capsys: pytest.Captur
     assert [both[option[2:]]["fine"] for option in nowhere] == [False] * 3
     there = checked(capsys, "--model", models / "sdxl", "--encoder", models / "encoder")
     assert (there["model"]["fine"], there["encoder"]["fine"], there["adapter"]["found"]) == (True, True, "none given")
-    assert "70 cross-attention layers" in there["model"]["found"]
+    assert f"{LAYERS} cross-attention layers" in there["model"]["found"]
     assert "model.safetensors" in there["encoder"]["found"]
 
 

@@ -54,19 +54,23 @@ class Checkpoint:
 
     def get_learned_conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
         self.read += texts
-        chunks = max(1, *(-(-len(text.split()) // WORDS) for text in texts))
-        tokens = torch.stack(
-            [self._numbers(text, chunks * CHUNK * CONTEXT).unflatten(0, (-1, CONTEXT)) for text in texts]
-        )
-        pooled = torch.stack([self._numbers(text, POOLED + SIZES_AND_CROPS) for text in texts])
-        return {"crossattn": tokens, "vector": pooled}
+        return conditioning(texts, len(self._networks), next(self.model.parameters()).dtype)
 
-    def _numbers(self, text: str, count: int) -> Tensor:
-        """Random by the text alone: brackets are emphasis unless escaped, capitals do not matter, LoRAs do."""
-        strength = 1.1 ** len(BRACKET.findall(text)) + len(self._networks)
-        said = ESCAPED.sub(r"\1", BRACKET.sub("", text)).lower()
-        made = torch.Generator().manual_seed(zlib.crc32(said.encode()))
-        return strength * torch.randn(count, generator=made).to(next(self.model.parameters()).dtype)
+
+def conditioning(texts: Sequence[str], networks: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """What the text encoders make of the texts with that many LoRAs in them, which change what they say."""
+    chunks = max(1, *(-(-len(text.split()) // WORDS) for text in texts))
+    tokens = [_numbers(text, chunks * CHUNK * CONTEXT, networks).unflatten(0, (-1, CONTEXT)) for text in texts]
+    pooled = [_numbers(text, POOLED + SIZES_AND_CROPS, networks) for text in texts]
+    return {"crossattn": torch.stack(tokens).to(dtype), "vector": torch.stack(pooled).to(dtype)}
+
+
+def _numbers(text: str, count: int, networks: int) -> Tensor:
+    """Random by the text alone: brackets are emphasis unless escaped, capitals do not matter, LoRAs do."""
+    strength = 1.1 ** len(BRACKET.findall(text)) + networks
+    said = ESCAPED.sub(r"\1", BRACKET.sub("", text)).lower()
+    made = torch.Generator().manual_seed(zlib.crc32(said.encode()))
+    return strength * torch.randn(count, generator=made)
 
 
 def _embedder(text_projection: Tensor | None) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...tiny.clip import POOLED
-from .checkpoint import Checkpoint, Unet
+from .checkpoint import Unet, conditioning
 
 LONGEST = 4  # times that a text is repeated to be as long as another
 
@@ -83,7 +83,7 @@ class Engine:
         self.forge_objects = ForgeObjects(Patcher(KModel(ForgeUnet())), Clip())
         self.forge_objects_original = self.forge_objects.shallow_copy()
         self.text_processing_engine_g = SimpleNamespace(embeddings=SimpleNamespace(word_embeddings=known))
-        self._note, self._known, self._file = note, known, file
+        self._note, self._known = note, known
         self.read: list[str] = []
 
     def get_learned_conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class Engine:
             if any(name in text for name in self._known):
                 self._note(text)
         with torch.inference_mode():
-            return Checkpoint(self._file, [None] * self.forge_objects.clip.networks).get_learned_conditioning(texts)
+            return conditioning(texts, self.forge_objects.clip.networks)
 
 
 class Condition:
