@@ -22,6 +22,7 @@ from lib_instantstyle.files.image_encoders import inspect_encoder
 from lib_instantstyle.reference.content import Content, cosines, remove
 from lib_instantstyle.reference.patches import PatchHead, read_patch_head, remove_from_patches
 
+from .tried import STYLES, THINGS, elements, style_only, without_things
 from .world.clip import pixel_values, trained_towers
 from .world.dataset import pictures, scenes
 from .world.drawing import SIDE
@@ -88,6 +89,8 @@ class Bench:
     grey: Tensor  # (1, tokens, width)
     text: dict[str, Tensor]  # subject → (1, projection)
     head: PatchHead
+    things: Tensor  # (k, projection): texts that name subjects
+    styles: Tensor  # (k, projection): texts that name styles
 
 
 def measure(bench: Bench, pooled_probe: Probe, patch_probe: Probe) -> Iterator[Point]:
@@ -95,6 +98,13 @@ def measure(bench: Bench, pooled_probe: Probe, patch_probe: Probe) -> Iterator[P
         for scale in SCALES:
             after = _each(bench, lambda i, content, m=method, s=scale: remove(m, bench.pooled[i], content, s))
             yield _point("pooled", method, scale, pooled_probe(after[:, None]), bench.truth)
+    for scale in SCALES:
+        after = _each(bench, lambda i, content, s=scale: elements(bench.pooled[i], content.embeds, s))
+        yield _point("pooled", "elements", scale, pooled_probe(after[:, None]), bench.truth)
+    for name, way, texts in (("no things", without_things, bench.things), ("style only", style_only, bench.styles)):
+        for scale in SCALES:
+            after = way(bench.pooled, texts, scale)
+            yield _point("pooled", name, scale, pooled_probe(after[:, None]), bench.truth)
     for scale in SCALES:
         after = _each(bench, lambda i, content, s=scale: fade(bench.hidden[i], content, s, bench.head, bench.grey))
         yield _point("patches", "fade", scale, patch_probe(after), bench.truth)
@@ -163,7 +173,8 @@ def open_bench(folder: Path, count: int, steps: int = 600, batch: int = 128) -> 
     grey = encoded_grey(clip.vision)
     text = dict(zip(SUBJECTS, clip.text_embeds([f"a {subject}" for subject in SUBJECTS]).split(1)))
     head = read_patch_head(inspect_encoder(clip.save_encoder(folder / "encoder")))
-    return Bench(torch.tensor([labels(scene) for scene in shown]), pooled, hidden, grey, text, head), *probes
+    words = [clip.text_embeds(many) for many in (THINGS, STYLES)]
+    return Bench(torch.tensor([labels(scene) for scene in shown]), pooled, hidden, grey, text, head, *words), *probes
 
 
 @torch.no_grad()
