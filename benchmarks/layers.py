@@ -39,6 +39,7 @@ class Point:
     batch: int = 1
     joined: str = "add"  # how ours joins the text's attention: a fusion
     region: bool = False  # in a part of the picture only
+    guidance: float = 0.0  # led away from what unconditional rows see
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ JOINED = {
     "added in a region": Point(region=True),
     "adain": Point(joined="adain"),
     "adain in a region": Point(joined="adain", region=True),
+    "guided": Point(guidance=2.0),
 }
 SERIES: dict[str, dict[str, Point]] = {
     "units of 4 tokens": {str(n): Point(units=n, pixels=512) for n in (1, 2, 3, 4, 6, 8)},
@@ -215,7 +217,8 @@ class Layer:
         width = self.x.shape[-1]
         pair = torch.randn(2, 2, self.point.tokens, width)
         region = Region(torch.rand(1, 1, 512, 512)) if self.point.region else None
-        one = ImageKeyValue(pair[0], pair[1], 1.0, Window(), fusion=self.point.joined, region=region)
+        how = {"fusion": self.point.joined, "region": region, "guidance": self.point.guidance}
+        one = ImageKeyValue(pair[0], pair[1], 1.0, Window(), **how)
         side = self.point.pixels // DOWNSAMPLING
         call = ModelCall(cond_rows=marks(self.rows), size=(4 * side, 4 * side))  # the latent's
         styled = StyledLayer(self.attn2, (one,) * self.point.units, call)

@@ -1,4 +1,4 @@
-"""Ways of removing content that were measured and did not become part of the library (docs/decisions/0013).
+"""Ways of removing content that were measured and did not become part of the library (docs/decisions/0014).
 
 Pooled embeddings e (n, width), texts t (k, width) in the same space, strength s → (n, width).
 """

@@ -5,6 +5,8 @@
             AdaIN(H, S) = (H − μ_H) / (σ_H + ε) · σ_S + μ_S
 
 m is the region, 1 where the style acts. Several units: the terms add up, whatever their order.
+
+A unit may also be guided inside the layer, away from what its unconditional rows see: `guided`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 EPSILON = 1e-5
+TAU = 2.5  # times a position's length may become it by guidance, and
+ALPHA = 0.5  # guidance's share of the result: both as the authors use them for SDXL
 
 
 def term(fusion: str, hidden: Tensor, style: Tensor) -> Tensor:
@@ -31,6 +35,19 @@ def adain_change(hidden: Tensor, style: Tensor) -> Tensor:
     new_deviation, new_mean = torch.std_mean(style, 1, keepdim=True)
     gain = new_deviation / (deviation + EPSILON)
     return torch.addcmul(new_mean - gain * mean, hidden, gain - 1)
+
+
+def guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Z⁺ led away from Z⁻ by normalised attention guidance (arXiv:2505.21179 §3.2), for each position:
+
+        Z̃ = Z⁺ + φ (Z⁺ − Z⁻)      out = α Z̃ · min(1, τ ‖Z⁺‖₁ / ‖Z̃‖₁) + (1 − α) Z⁺
+
+    with φ the scale. Where both are the same, nothing changes. All (rows, positions, channels).
+    """
+    led = positive + scale * (positive - negative)
+    before, after = (x.abs().sum(-1, keepdim=True, dtype=torch.float32) for x in (positive, led))
+    shorter = (TAU * before / after.clamp_min(1e-12)).clamp_max(1.0).to(led)
+    return ALPHA * shorter * led + (1 - ALPHA) * positive
 
 
 def grid_of(positions: int, latent: tuple[int, int]) -> tuple[int, int] | None:

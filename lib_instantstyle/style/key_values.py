@@ -38,6 +38,7 @@ class ImageKeyValue:
     scaling: str = "v"  # a name of `kv_scaling.SCALINGS`
     fusion: str = "add"  # see `fusions`
     region: Region | None = None  # where it acts; None: everywhere
+    guidance: float = 0.0  # away from what unconditional rows see, inside the layer: see `fusions.guided`
 
     def factor(self, progress: float) -> float:
         """What the scale is multiplied by in the model call at `progress`; 0 where the unit does not act."""

@@ -159,7 +159,8 @@ class StyleSession:
 
         def acting(layer: Layer, scale: float) -> ImageKeyValue:
             when = (unit.window, unit.curve_in(layer.block))
-            return ImageKeyValue(*key_values[layer.index], scale, *when, unit.kv_scaling, unit.fusion, region)
+            how = (unit.kv_scaling, unit.fusion, region, unit.attention_guidance)
+            return ImageKeyValue(*key_values[layer.index], scale, *when, *how)
 
         direct = {layer: acting(layer, scale) for layer, scale in plan.scales.items()}
         return direct | {layer: acting(layer, 1.0).pushing(scale) for layer, scale in plan.pushes.items()}

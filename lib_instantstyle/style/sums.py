@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .fusions import term
+from .fusions import guided, term
 from .key_values import ImageKeyValue, KeyValueStack, stack
 from .regions import Place
 
@@ -31,11 +31,25 @@ class Fused:
 
 
 @dataclass(frozen=True)
+class Guided:
+    """One unit that is led away from what its unconditional rows see; those rows themselves are left as they are."""
+
+    towards: Fused
+    away: Fused  # as if all rows were unconditional
+    scale: float
+
+    def add_to(self, total: Tensor, hidden: Tensor, query: Tensor) -> Tensor:
+        """total + (guided(H + w T⁺, H + w T⁻) − H), made anew; all (rows, seq, inner)."""
+        positive, negative = (unit.add_to(hidden, hidden, query) for unit in (self.towards, self.away))
+        return total + (guided(positive, negative, self.scale) - hidden)
+
+
+@dataclass(frozen=True)
 class StyleSum:
     """All units of a layer for one pattern of rows and factors."""
 
     added: KeyValueStack | None
-    fused: tuple[Fused, ...]
+    fused: tuple[Fused | Guided, ...]
 
     def add_to(self, hidden: Tensor, query: Tensor) -> Tensor:
         """hidden + Σ_units w · term(hidden, S), made anew; all (rows, seq, inner) and of one dtype."""
@@ -63,7 +77,7 @@ def style_sum(
     if plain is not None and len(added) == len(acting):
         return plain
 
-    def fused(unit: ImageKeyValue, factor: float) -> Fused:
+    def fused(unit: ImageKeyValue, factor: float, rows: Sequence[bool] = rows) -> Fused:
         """Attention that is added carries its scale, as ever; with a fusion it is at scale 1, and the term scaled."""
         inside = unit.fusion == "add"
         attention = stack([unit if inside else replace(unit, scale=1.0)], rows, heads, like, [factor if inside else 1])
@@ -72,9 +86,13 @@ def style_sum(
             return Fused(unit.fusion, share, attention)
         return Fused(unit.fusion, (share * unit.region.on(place)).to(like), attention)
 
-    return StyleSum(plain, tuple(fused(unit, factor) for unit, factor in acting if not _is_plain(unit)))
+    def formed(unit: ImageKeyValue, factor: float) -> Fused | Guided:
+        towards = fused(unit, factor)
+        return Guided(towards, fused(unit, factor, [False] * len(rows)), unit.guidance) if unit.guidance else towards
+
+    return StyleSum(plain, tuple(formed(unit, factor) for unit, factor in acting if not _is_plain(unit)))
 
 
 def _is_plain(unit: ImageKeyValue) -> bool:
     """Whether the unit's attention is simply added, everywhere."""
-    return unit.fusion == "add" and unit.region is None
+    return unit.fusion == "add" and unit.region is None and not unit.guidance

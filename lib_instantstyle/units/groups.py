@@ -28,6 +28,7 @@ KV_SCALINGS = ("v", "kv", "kv_penalty", "k_mean_v")
 PASSES = ("both", "first", "hires")
 PALETTE_STEPS = (0.5, 0.8)  # of the steps in which a reference acts
 NO_REMOVAL = "off"
+NEED_GUIDANCE = "needs a CFG scale above 1, or attention guidance."
 MISSING = {  # what is said where a method lacks what it needs
     "image": "A reference needs a picture; none was given.",
     "lora": "The method lora needs the name of a LoRA; none was given.",
@@ -113,7 +114,13 @@ class Source:
 class Where:
     """Which layers see the reference, and how strongly."""
 
-    preset: str = asked("style", Choice(tuple(PRESETS)), "Preset", "Which cross-attention blocks see the reference.")
+    preset: str = asked(
+        "style",
+        Choice(tuple(PRESETS)),
+        "Preset",
+        "Which cross-attention blocks see the reference. The precise presets need a CFG scale above 1, or attention "
+        "guidance.",
+    )
     weight: float = asked(1.0, Number(-1, 3), "Style weight", "How strongly the reference acts; 0 turns it off.")
     layout_weight: float | None = asked(
         None,
@@ -132,8 +139,8 @@ class Where:
         None,
         Number(0, 5, optional=True),
         "Push weight",
-        "For the precise presets: how strongly guidance pushes away from the rest of the reference. Needs a CFG scale "
-        "above 1. If not given: 1 for style, 0.3 for layout.",
+        "For the precise presets: how strongly guidance pushes away from the rest of the reference. If not given: 1 "
+        "for style, 0.3 for layout.",
     )
 
     mask: tuple[str | Image.Image, ...] = asked(
@@ -171,6 +178,13 @@ class Where:
         "Weight acts on",
         "v: the values only, as usual. kv: the keys as well. kv_penalty: keys and values, less in shallow blocks. "
         "k_mean_v: keys and the mean of the values, for weights above 1.",
+    )
+    attention_guidance: float = asked(
+        0.0,
+        Number(0, 10),
+        "Attention guidance",
+        "Leads away, inside the attention, from the picture to avoid and from what the precise presets push away, "
+        "whatever the CFG scale. For Turbo, Lightning and LCM checkpoints, which are used at a CFG scale of 1. 0: off.",
     )
 
     def check_where(self) -> None:
@@ -221,7 +235,8 @@ class Removal:
         (),
         Pictures(optional=True),
         "Picture to avoid",
-        "A picture the result should move away from: the unconditional side sees it instead of nothing.",
+        "A picture the result should move away from: the unconditional side sees it instead of nothing. It "
+        f"{NEED_GUIDANCE}",
     )
 
     negative_noise: float = asked(
@@ -229,7 +244,7 @@ class Removal:
         Number(0, 1),
         "Noise to avoid",
         "How much of the reference's own pixels, in random order, the result should move away from: its colours "
-        "without its shapes. The result follows the prompt more closely. Needs a CFG scale above 1.",
+        f"without its shapes. The result follows the prompt more closely. It {NEED_GUIDANCE}",
     )
 
     @property

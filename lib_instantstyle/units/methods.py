@@ -22,7 +22,7 @@ _REMOVAL = (
 )
 _OF_PICTURES = ("crop", "combine", "image_weights", "mask", "image_mask")  # how the encoder and the layers see them
 _OF_LAYERS = ("preset", "weight", "layout_weight", "blocks", "curve", "layout_curve")  # which see it, and how strongly
-_OF_TOKENS = ("push_weight", "fusion", "kv_scaling")  # how a picture's tokens join the prompt's
+_OF_TOKENS = ("push_weight", "fusion", "kv_scaling", "attention_guidance")  # how a picture's tokens join the prompt's
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ PANEL_VALUES = (
     "negative_noise",
     "leak_guard",
     "palette",
+    "attention_guidance",
 )
 
 ONE_PICTURE = (

@@ -37,6 +37,7 @@ AXES = (
     "lora",
     "negative_noise",
     "palette",
+    "attention_guidance",
 )
 CELL_VALUES = "_instantstyle_cell"  # on the cell's copy of the job: field → value
 

@@ -78,13 +78,31 @@ class Panel:
         self.locate(field, unit).locator("input[type=file]").set_input_files(file)
         self.locate(field, unit).locator("img").wait_for()
 
+    def paint(self, file: Path) -> None:
+        """Drop a picture on the brush, draw a stroke over it, and take that for the region."""
+        brush = self.locate("brush")
+        brush.locator("input[type=file]").set_input_files(file)
+        canvas = brush.locator("canvas").last
+        canvas.wait_for()
+        self.page.wait_for_timeout(1500)
+        canvas.scroll_into_view_if_needed()
+        at = canvas.bounding_box()
+        middle, left, width = at["y"] + at["height"] / 2, at["x"], at["width"]
+        self.page.mouse.move(left + 0.3 * width, middle)
+        self.page.mouse.down()
+        self.page.mouse.move(left + 0.7 * width, middle, steps=8)
+        self.page.mouse.up()
+        self.page.wait_for_timeout(500)
+        self.locate("brush_use").click()
+        self.locate("mask").locator("img").wait_for()
+
     def drop_more(self, *files: Path) -> None:
         self.page.locator(f"{self._ids}unit1").get_by_text("More pictures of the same style").click()
         self.locate("more_pictures").locator("input[type=file]").set_input_files(files)
         self.page.wait_for_timeout(1000)
 
     def unfold(self, group: str) -> None:
-        """Open one of a tab's folded groups: reference, content, weight."""
+        """Open one of a tab's folded groups: reference, weight."""
         self.locate(f"more_{group}").locator(".label-wrap").first.click()
         self.page.wait_for_timeout(500)
 

@@ -2,7 +2,8 @@
 
     out = to_out( H  +  Σ_units scale · factor · m · S ),   H = softmax(q Kᵀ/√d) V,   S = softmax(q K_ipᵀ/√d) V_ip
 
-where m is the unit's region, and AdaIN(H, S) − H stands for S where it is asked for.
+where m is the unit's region, and AdaIN(H, S) − H stands for S where it is asked for. With attention guidance φ the sum
+Z of one unit becomes Z + (Z̃ − Z)/2, with Z̃ = Z + φ (Z − Z⁻) no longer than 2.5 Z, and Z⁻ for unconditional rows' S.
 
 Which rows of a batch are conditional is not found out but told by the test, call by call; so is where a unit acts. With
 the extension off, a job inside `styling(…)` ends in the latents that the extension must reach.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Any
 from unittest import mock
@@ -57,6 +58,7 @@ class Styling:
     factors: tuple[tuple[float, ...], ...] = ()  # on the scale: for each pass, and each model call in it
     region: Tensor | None = None  # (1, 1, height, width), laid over the picture; everywhere when None
     adain: bool = False
+    guidance: float = 0.0
 
 
 @dataclass
@@ -74,6 +76,15 @@ class Layer:
 
     def term(self, first: Tensor, query: Tensor, now: Now, heads: int) -> Tensor:
         """What is added to `first`, the attention to the text: all (rows, places, width)."""
+        added = self._term(first, query, now, heads)
+        if not self.unit.guidance:
+            return added
+        here, there = first + added, first + self._term(first, query, replace(now, rows="u" * len(now.rows)), heads)
+        led = here + self.unit.guidance * (here - there)
+        longer = led.abs().sum(-1, keepdim=True) / (2.5 * here.abs().sum(-1, keepdim=True))
+        return added + (led / longer.clamp(min=1) - here) / 2
+
+    def _term(self, first: Tensor, query: Tensor, now: Now, heads: int) -> Tensor:
         second = self._attend(query, now.rows, heads)
         if self.unit.adain:
             flat = (first - first.mean(1, keepdim=True)) / (first.std(1, keepdim=True) + 1e-5)

@@ -8,7 +8,7 @@ import pytest
 from live_browser import PATIENCE, Panel, open_page, send_to_txt2img
 from live_world import as_base64, newest_picture, picture, same_pixels
 
-MORE = "More about content: pictures to remove and to avoid"
+MORE = "Pictures to remove and to avoid; where and when the style acts"
 
 
 @pytest.fixture

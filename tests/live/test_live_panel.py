@@ -94,7 +94,7 @@ def test_the_dot_of_a_tab_is_its_references(page, files):
     panel = Panel(page)
     panel.open()
     dots = page.locator("#script_txt2img_instantstyle_units .instantstyle-filled")
-    page.locator("#script_txt2img_instantstyle_unit1").get_by_text("More about content").click()
+    page.locator("#script_txt2img_instantstyle_unit1").get_by_text("Pictures to remove and to avoid").click()
     panel.drop(files[0], field="negative_image")
     page.wait_for_timeout(500)
     assert dots.count() == 0
@@ -102,6 +102,24 @@ def test_the_dot_of_a_tab_is_its_references(page, files):
     assert dots.count() == 1
     panel.drop(files[0])
     assert dots.count() == 1
+
+
+def test_a_region_can_be_painted(page, files):
+    panel = Panel(page)
+    panel.make_small("a cat")
+    panel.open()
+    panel.drop(files[0])
+    panel.unfold("weight")
+    panel.paint(files[1])
+    assert (
+        panel.locate("more_weight")
+        .locator(".label-wrap")
+        .first.inner_text()
+        .startswith("Pictures to remove and to avoid; where and when the style acts: region")
+    )
+    infotext, message = panel.generate()
+    assert "mask: " in infotext
+    assert "Error" not in message
 
 
 def test_controls_show_only_where_they_count_and_blocks_can_be_picked(page, files):

@@ -43,6 +43,16 @@ CASES = {
         ),
     ],
 }
+GUIDED = {"attention_guidance": 2, "negative_image": OTHER}
+CASES["guided away from a picture"] = [
+    ({"image": IMAGE, **GUIDED}, Styling((ONE,), {STYLE: 1.0}, negative=TWO, guidance=2.0))
+]
+CASES["guided, in a region, by adain, fading"] = [
+    (
+        {**REGION, **GUIDED, "fusion": "adain", "curve": "fade_out"},
+        Styling((ONE,), {STYLE: 1.0}, negative=TWO, region=MASK, adain=True, factors=FADING, guidance=2.0),
+    )
+]
 JOBS = {
     "wide": WIDE,
     "a batch with hires": {**HIRES, "batch_size": 2, "hr_second_pass_steps": 2, "width": 136, "height": 128},

@@ -25,8 +25,12 @@ from lib_instantstyle.standalone import StandaloneHost
 from lib_instantstyle.standalone import host as hosting
 from lib_instantstyle.standalone import models as opening
 from lib_instantstyle.standalone.cli.app import FAILED, INTERRUPTED, OK, REFUSED, main, verdict
+from lib_instantstyle.standalone.cli.batch import told_of
 from lib_instantstyle.standalone.cli.references import find_styles, open_picture
+from lib_instantstyle.standalone.cli.stylize import _blocks
+from lib_instantstyle.standalone.jobs import Job
 from lib_instantstyle.units.errors import InstantStyleError, StyleNotAppliedError, UnitError
+from lib_instantstyle.units.unit import PICTURE_FIELDS, StyleUnit
 
 from ..published import install
 from ..tiny import picture, plus_adapter, save_adapter, sdxl_unet
@@ -182,6 +186,23 @@ def test_a_damaged_index_is_written_anew(arguments: Arguments, tmp_path: Path) -
 def test_control_and_init_pictures_come_through(arguments: Arguments, models: Path, references: Path) -> None:
     control = ("--control", references / "Wave 1.png", "--controlnet", models / "controlnet")
     assert main(arguments(*control, "--init", references / "Wave 1.png", "--block", "up_blocks.0=0.5")) == OK
+
+
+def test_pictures_to_avoid_and_block_numbers_come_through(arguments: Arguments, references: Path) -> None:
+    avoided = ("--negative-image", references / "Wave 1.png", "--negative-image", references / "Wave 1.png")
+    assert main(arguments(*avoided, "--block", "0:0.5, 6:1", "--attention-guidance", 2, "--guidance", 1)) == OK
+
+
+def test_a_cell_depends_on_every_picture_of_its_unit() -> None:
+    names = [name for name in PICTURE_FIELDS if name != "image"]
+    units = [StyleUnit(**{name: (picture(seed),)}) for name in names for seed in (0, 1)]
+    told = [json.dumps(told_of(Job("a cat"), unit), sort_keys=True) for unit in [StyleUnit(), *units]]
+    assert len(set(told)) == len(told)
+
+
+def test_block_numbers_are_read_from_one_text_only() -> None:
+    assert _blocks(["0:1, 6:1.2"]) == "0:1, 6:1.2"
+    assert _blocks(["up_blocks.0=0.5", "mid_block=1"]) == {"up_blocks.0": 0.5, "mid_block": 1.0}
 
 
 REFUSED_CALLS: list[tuple[tuple[object, ...], str]] = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lib_instantstyle.style.fusions import adain_change, grid_of, on_grid, term
+from lib_instantstyle.style.fusions import adain_change, grid_of, guided, on_grid, term
 
 
 def test_adain_takes_over_mean_and_unbiased_deviation_of_each_row_and_channel() -> None:
@@ -47,3 +47,28 @@ def test_a_mask_is_averaged_over_the_area_of_each_position() -> None:
     found = on_grid(mask, (16, 12))
     torch.testing.assert_close(found, functional.avg_pool2d(mask, 4).flatten(1)[..., None])
     assert on_grid(torch.ones(1, 1, 64, 48), (7, 5)).eq(1).all()
+
+
+@pytest.mark.parametrize(("scale", "length"), [(0.4, 1.0), (3.0, 1.0), (40.0, 1.0), (3.0, 0.0)])
+def test_guidance_equals_the_published_arithmetic(scale: float, length: float) -> None:
+    """Z̃, its length against Z⁺'s, the limit τ = 2.5 and the blend α = 0.5, position by position."""
+    positive, negative = length * torch.randn(2, 9, 4).double(), torch.randn(2, 9, 4).double()
+    found = guided(positive, negative, scale)
+    for row in range(2):
+        for place in range(9):
+            p, n = positive[row, place], negative[row, place]
+            led = p * (1 + scale) - n * scale
+            ratio = led.abs().sum() / p.abs().sum() if length else torch.tensor(float("inf"))
+            if ratio > 2.5:
+                led = led / led.abs().sum() * p.abs().sum() * 2.5
+            torch.testing.assert_close(found[row, place], 0.5 * led + 0.5 * p, rtol=1e-5, atol=1e-6)
+
+
+def test_guidance_away_from_the_same_changes_no_bit() -> None:
+    x = torch.randn(2, 9, 4)
+    assert torch.equal(guided(x, x, 5.0), x)
+
+
+def test_guidance_stays_finite_in_half_precision() -> None:
+    big = torch.full((1, 2, 1280), 120.0).half()  # whose sum is not a half
+    assert torch.isfinite(guided(big, -big, 10.0)).all()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib_instantstyle.style.attention import StyledLayer
+from lib_instantstyle.style.fusions import guided
 from lib_instantstyle.style.key_values import ImageKeyValue
 from lib_instantstyle.style.regions import WHOLE, Part, Place, Region
 from lib_instantstyle.style.rows import ModelCall
@@ -56,19 +57,23 @@ def shares(mask: Tensor) -> Tensor:
 
 
 def written_out(attn2: Any, x: Tensor, context: Tensor, units: Sequence[ImageKeyValue], rows: list[int]) -> Tensor:
-    """to_out(H + Σ w · m · S), or with adain H + Σ w · m · (AdaIN(H, S) − H)."""
+    """to_out(H + Σ w · m · S), or with adain H + Σ w · m · (AdaIN(H, S) − H); guided away from no condition's."""
     query = attn2.to_q(x)
     hidden = attend(query, attn2.to_k(context), attn2.to_v(context), attn2.heads)
-    total = hidden
-    for one in units:
+
+    def term(one: ImageKeyValue, rows: list[int]) -> Tensor:
         weight = one.scale * {"fade_in": 0.5, "ease_in": 0.25}.get(one.curve.name, 1.0)
         key = one.key * weight if one.scaling == "kv" else one.key
         added = attend(query, key[rows], one.value[rows], attn2.heads)
         if one.fusion == "adain":
             flat = (hidden - hidden.mean(1, keepdim=True)) / (hidden.std(1, keepdim=True) + 1e-5)
             added = flat * added.std(1, keepdim=True) + added.mean(1, keepdim=True) - hidden
-        total = total + weight * added * (shares(one.region.mask) if one.region else 1.0)
-    return attn2.to_out[0](total)  # type: ignore[no-any-return]
+        added = weight * added * (shares(one.region.mask) if one.region else 1.0)
+        if not one.guidance or rows == [0] * len(rows):
+            return added
+        return guided(hidden + added, hidden + term(one, [0] * len(rows)), one.guidance) - hidden
+
+    return attn2.to_out[0](hidden + sum(term(one, rows) for one in units))  # type: ignore[no-any-return]
 
 
 def within(one: ImageKeyValue, mask: Tensor = MASK) -> ImageKeyValue:
@@ -81,6 +86,9 @@ FADING = within(replace(unit(scale=0.9, seed=2, tokens=16), curve=Curve("fade_in
 EVERYTHING = within(replace(unit(scale=1.1, seed=3), fusion="adain", curve=Curve("ease_in")))
 KEYS = within(replace(unit(scale=1.5, seed=4), scaling="kv"), 1 - LEFT)
 PUSHING = within(unit(seed=5)).pushing(0.3)
+GUIDED = replace(unit(seed=7), guidance=2.0)
+GUIDED_ADAIN = replace(EVERYTHING, guidance=4.0)
+GUIDED_PUSHING = replace(PUSHING, guidance=3.0)
 CASES = [
     [PLAIN],
     [ADAIN],
@@ -90,7 +98,10 @@ CASES = [
     [PUSHING],
     [PLAIN, unit(seed=6)],
     [PLAIN, within(unit(seed=6), 1 - MASK)],
-    [ADAIN, FADING, EVERYTHING, KEYS, PUSHING, unit(seed=6)],
+    [GUIDED],
+    [GUIDED_ADAIN],
+    [GUIDED_PUSHING],
+    [ADAIN, FADING, EVERYTHING, KEYS, PUSHING, GUIDED, GUIDED_ADAIN, unit(seed=6)],
 ]
 
 
@@ -108,7 +119,8 @@ def test_a_layer_equals_the_formula(attn2: nn.Module, units: list[ImageKeyValue]
 def test_outside_its_region_a_style_changes_no_bit(attn2: nn.Module) -> None:
     x, context = inputs(2)
     plain = attn2(x, context)
-    for one in (within(unit(), LEFT), within(replace(unit(), curve=Curve("fade_in")), LEFT)):
+    faded, led = (replace(unit(), curve=Curve("fade_in")), GUIDED)
+    for one in (within(unit(), LEFT), within(faded, LEFT), within(led, LEFT)):
         with attached(attn2, one):
             changed = (attn2(x, context) != plain).any(-1).reshape(2, *GRID)
         assert changed[..., :4].all()
@@ -186,6 +198,29 @@ def test_of_a_part_of_the_picture_the_same_part_of_the_mask_counts(part: Part, s
     found = Region(mask).on(Place((4, 6), part))
     cut = mask[..., shown[0], shown[1]]
     torch.testing.assert_close(found, functional.interpolate(cut, (4, 6), mode="area").flatten(1)[..., None])
+
+
+@torch.no_grad()
+def test_guidance_leaves_unconditional_rows_as_they_are_and_acts_without_any(attn2: nn.Module) -> None:
+    x, context = inputs(2)
+    with attached(attn2, unit(seed=7)):
+        unguided = attn2(x, context)
+    with attached(attn2, GUIDED):
+        led = attn2(x, context)
+    torch.testing.assert_close(led[0], unguided[0], **CLOSE)
+    with attached(attn2, GUIDED, rows=(True, True)):
+        alone = attn2(x, context)
+    torch.testing.assert_close(alone[1], led[1], **CLOSE)
+    assert not torch.allclose(led[1], unguided[1], atol=0.01)
+
+
+@torch.no_grad()
+def test_what_is_turned_round_acts_without_unconditional_rows_only_when_guided(attn2: nn.Module) -> None:
+    x, context = inputs(2)
+    plain = attn2(x, context)
+    for one, acts in ((PUSHING, False), (GUIDED_PUSHING, True)):
+        with attached(attn2, one, rows=(True, True)):
+            assert torch.allclose(attn2(x, context), plain) != acts
 
 
 def test_a_picture_is_a_region_by_its_greys() -> None:

@@ -67,6 +67,7 @@ def test_every_control_reaches_the_job(web: A1111, page: Any) -> None:
         "content_scale": 0.3,
         "content_renorm": True,
         "negative_noise": 0.2,
+        "attention_guidance": 1.5,
         "start": 0.1,
         "end": 0.9,
         "curve": "fade_out",
@@ -196,15 +197,20 @@ def test_the_strength_of_a_removal_follows_its_method_until_it_is_moved(page: An
 @pytest.mark.parametrize(
     ("group", "title", "changes", "told"),
     [
-        ("weight", "Where and when the style acts", {"end": 0.8, "passes": "first"}, "to 0.8 · first pass only"),
-        ("weight", "Where and when the style acts", {"curve": "fade_in", "fusion": "adain"}, "fade_in · adain"),
+        ("weight", "Pictures to remove", {"end": 0.8, "passes": "first"}, "to 0.8 · first pass only"),
+        ("weight", "Pictures to remove", {"curve": "fade_in", "fusion": "adain"}, "fade_in · adain"),
         (
             "reference",
             "More pictures of the same style",
             {"crop": "top", "image_weights": "1, 2"},
             "top · weights 1, 2",
         ),
-        ("content", "More about content", {"negative_noise": 0.3}, "noise 0.3"),
+        (
+            "weight",
+            "Pictures to remove",
+            {"attention_guidance": 2, "negative_noise": 0.3},
+            "noise 0.3 · attention guided 2",
+        ),
     ],
 )
 def test_a_folded_group_says_what_is_set_inside(
@@ -241,6 +247,41 @@ def test_strength_and_method_are_there_when_there_is_something_to_remove(page: A
     assert page["unit1_removal"]["visible"] is False
     page.drop("unit1_content_image", picture(1))
     assert page["unit1_removal"]["visible"] is True
+
+
+def test_what_the_page_begins_with_shows_at_once(web: A1111) -> None:
+    """ui-config.json fills controls in after they are built, and before the page is made."""
+    controls = {block.elem_id: block for block in web.demo.blocks.values() if getattr(block, "elem_id", None)}
+    filled = {"content_prompt": "a rabbit", "end": 0.8, "fusion": "adain"}
+    before = {name: controls[f"script_txt2img_instantstyle_unit1_{name}"].value for name in filled}
+
+    def fill(values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            controls[f"script_txt2img_instantstyle_unit1_{name}"].value = value
+
+    fill(filled)
+    try:
+        page = web.page()
+        assert page["unit1_removal"]["visible"] is True
+        assert page["unit2_removal"]["visible"] is False
+        assert page["unit1_more_weight"]["label"].endswith(": to 0.8 · adain")
+        page.enter("unit1_passes", "first")
+        assert page["unit1_more_weight"]["label"].endswith(": to 0.8 · first pass only · adain")
+    finally:
+        fill(before)
+
+
+def test_a_painted_region_becomes_the_region(page: Any) -> None:
+    stroke = Image.new("RGBA", (20, 10))
+    stroke.paste((9, 8, 7, 255), (5, 0, 10, 10))
+    page.paint("unit1_brush", picture(), stroke)
+    page.press("unit1_brush_use")
+    assert page["unit1_more_weight"]["label"].endswith(": region")
+    found = page.picture("unit1_mask").convert("L")
+    assert [found.getpixel(at) for at in ((4, 5), (7, 5), (12, 5))] == [0, 255, 0]
+    page.paint("unit1_brush", picture(), Image.new("RGBA", (20, 10)))
+    page.press("unit1_brush_use")
+    assert page.value("unit1_mask") is None
 
 
 @pytest.mark.parametrize("tab", [1, 2])

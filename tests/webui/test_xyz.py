@@ -18,7 +18,7 @@ from .fakes import A1111
 
 AXES: tuple[str, ...] = ("preset", "weight", "layout_weight", "content_prompt", "content_scale", "content_method")
 AXES += ("start", "end", "push_weight", "curve", "layout_curve", "passes", "fusion", "kv_scaling")
-AXES += ("crop", "combine", "image_weights", "method", "lora", "negative_noise", "palette")
+AXES += ("crop", "combine", "image_weights", "method", "lora", "negative_noise", "palette", "attention_guidance")
 
 
 def axis(web: A1111, name: str) -> Any:

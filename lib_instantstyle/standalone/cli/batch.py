@@ -21,7 +21,7 @@ from ...reference.names import encoder_name, fingerprint, tower_name
 from ...reference.pictures import content_hash
 from ...units.errors import TextTowerNotFoundError
 from ...units.methods import ADAPTER
-from ...units.unit import MASK_FIELDS, StyleUnit
+from ...units.unit import PICTURE_FIELDS, StyleUnit
 from .. import Job, StandaloneHost
 from ..model_identity import PARTS, described, description_identity, identity
 from ..models import Checkpoint, Model, quiet_libraries
@@ -176,8 +176,9 @@ def told_of(job: Job, unit: StyleUnit) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "at_once"}
     for name in ("init", "control"):
         told[name] = content_hash(told[name]) if told[name] is not None else None
-    masks = {name: [content_hash(image) for image in getattr(unit, name)] for name in MASK_FIELDS}
-    return {**told, "units": [{**unit.to_dict(), **masks}]}
+    beside = [name for name in PICTURE_FIELDS if name != "image"]
+    pictures = {name: [content_hash(image) for image in getattr(unit, name)] for name in beside}
+    return {**told, "units": [{**unit.to_dict(), **pictures}]}
 
 
 def cell_id(told: Mapping[str, Any], prompt: str, pictures: Sequence[str], shared: Mapping[str, str]) -> str:

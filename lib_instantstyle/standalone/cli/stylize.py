@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...files.loras import inspect_lora
-from ...reference.pictures import read_mask
+from ...reference.pictures import read_mask, read_picture
 from ...units.errors import InstantStyleError
 from ...units.methods import ADAPTER, LORA, PALETTE, SHARED, SWAPPED
-from ...units.unit import FIELDS, StyleUnit, checked
+from ...units.unit import FIELDS, MASK_FIELDS, StyleUnit, checked
 from ..devices import pick_device, pick_dtype
 from ..jobs import Job
 from ..model_shapes import check_channels
@@ -42,11 +42,17 @@ UNIT_OPTIONS = (
     ("--crop", "crop", str, "NAME"),
     ("--combine", "combine", str, "NAME"),
     ("--negative-noise", "negative_noise", float, "X"),
+    ("--attention-guidance", "attention_guidance", float, "X"),
     ("--image-weights", "image_weights", str, "X,X"),
     ("--palette", "palette", float, "X"),
 )
-# Options that fill a field of the unit with the picture in a file: option, field.
-MASK_OPTIONS = (("--mask", "mask"), ("--image-mask", "image_mask"))
+# Options that fill a field of the unit with the pictures in files: option, field. They may be repeated.
+PICTURE_OPTIONS = (
+    ("--mask", "mask"),
+    ("--image-mask", "image_mask"),
+    ("--content-image", "content_image"),
+    ("--negative-image", "negative_image"),
+)
 # Options that fill a field of the job, likewise.
 JOB_OPTIONS = (
     ("--negative", "negative", str, "what the picture should not show"),
@@ -85,10 +91,16 @@ def add_to(commands: Any) -> None:
     )
     for option, name, kind, value in UNIT_OPTIONS:
         parser.add_argument(option, dest=name, type=kind, metavar=value, help=help_of_field(name))
-    for option, name in MASK_OPTIONS:
-        parser.add_argument(option, dest=name, type=Path, metavar="FILE", help=help_of_field(name))
+    for option, name in PICTURE_OPTIONS:
+        given: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE"}
+        parser.add_argument(option, dest=name, type=Path, help=help_of_field(name), **given)
     parser.add_argument("--leak-guard", action="store_true", help=help_of_field("leak_guard"))
-    parser.add_argument("--block", action="append", metavar="ADDRESS=SCALE", help="a custom block; may be repeated")
+    parser.add_argument(
+        "--block",
+        action="append",
+        metavar="ADDRESS=SCALE",
+        help="a custom block; may be repeated. ComfyUI's 0:1, 6:1.2 and ControlNet's eleven numbers are read too.",
+    )
     for option, name, type_, told in JOB_OPTIONS:
         parser.add_argument(option, dest=name, type=type_, metavar="TEXT" if type_ is str else "N", help=told)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -199,14 +211,20 @@ def _job(options: argparse.Namespace) -> Job:
 def _unit(options: argparse.Namespace, pictures: int) -> StyleUnit:
     """What all cells ask of the style; each puts its own pictures in."""
     fields = {name: getattr(options, name) for _, name, *_ in UNIT_OPTIONS if getattr(options, name) is not None}
-    for _, name in MASK_OPTIONS:
-        if getattr(options, name) is not None:
-            fields[name] = [open_picture(getattr(options, name), read_mask).image]
+    for _, name in PICTURE_OPTIONS:
+        read = read_mask if name in MASK_FIELDS else read_picture
+        fields[name] = [open_picture(path, read).image for path in getattr(options, name)]
     if options.block:
-        fields = {"preset": "custom", **fields, "blocks": dict(map(_block, options.block))}
+        fields = {"preset": "custom", **fields, "blocks": _blocks(options.block)}
     fields["leak_guard"] = options.leak_guard
     source = {"lora": options.lora.stem} if options.lora else {"image": [STAND_IN] * pictures}
     return StyleUnit.from_dict({**source, **fields})
+
+
+def _blocks(given: list[str]) -> str | dict[str, float]:
+    """Custom blocks, or the text of another project's as the field itself reads it."""
+    theirs = len(given) == 1 and "=" not in given[0] and (":" in given[0] or "," in given[0])
+    return given[0] if theirs else dict(map(_block, given))
 
 
 def _block(text: str) -> tuple[str, float]:

@@ -12,8 +12,9 @@ from ...units.curves import write_curve
 from ...units.methods import METHODS
 from ...units.unit import DEFAULTS, in_effect
 from .pasting import UPLOADED
+from .visibility import QUIET, at_first
 
-QUIET = {"queue": False, "show_progress": False}
+Told = dict[str, str]  # control → what a header says of it
 PASSES = {"first": "first pass only", "hires": "hires pass only"}
 
 # What a header says of a control that is not as it was, by the control's value; of others the value itself.
@@ -32,8 +33,9 @@ SAID: Mapping[str, Callable[[Any], str]] = {
     "start": lambda share: f"from {share:g}",
     "end": lambda share: f"to {share:g}",
     "layout_curve": lambda curve: f"layout {curve}",
-    "passes": lambda passes: PASSES[passes],
+    "passes": lambda passes: PASSES.get(passes, passes),
     "kv_scaling": lambda scaling: f"weight acts on {scaling}",
+    "attention_guidance": lambda scale: f"attention guided {scale:g}",
 }
 
 
@@ -52,10 +54,11 @@ class Folded:
 
     def wire(self, made: Mapping[str, Any]) -> None:
         """`made`: the tab's controls by name. Of a change only the control's own value is sent, not all pictures."""
-        told = gr.State({})
+        told, at_start = gr.State({}), lambda: {name: said(name, made[name].value) for name in self._names}
+        at_first(self._accordion, lambda: {"label": self._header(at_start())})
         for name in self._names:
             made[name].change(
-                fn=self._follow(name), inputs=[made[name], told], outputs=[self._accordion, told], **QUIET
+                fn=self._follow(name, at_start), inputs=[made[name], told], outputs=[self._accordion, told], **QUIET
             )
         blanks = [blank(name) for name in self._names]
         self._reset.click(
@@ -64,12 +67,15 @@ class Folded:
             **QUIET,
         )
 
-    def _follow(self, name: str) -> Callable[[Any, dict[str, str]], tuple[Any, dict[str, str]]]:
-        def follow(value: Any, told: dict[str, str]) -> tuple[Any, dict[str, str]]:
-            now = {**told, name: said(name, value)}
-            return gr.update(label=header(self._title, [now.get(one, "") for one in self._names])), now
+    def _follow(self, name: str, at_start: Callable[[], Told]) -> Callable[[Any, Told], tuple[Any, Told]]:
+        def follow(value: Any, told: Told) -> tuple[Any, Told]:
+            now = {**(told or at_start()), name: said(name, value)}
+            return gr.update(label=self._header(now)), now
 
         return follow
+
+    def _header(self, told: Told) -> str:
+        return header(self._title, [told[name] for name in self._names])
 
 
 def blank(name: str) -> Any:
@@ -92,17 +98,3 @@ def header(title: str, told: list[str]) -> str:
     """The title, and after it what is set inside."""
     parts = [one for one in told if one]
     return f"{title}: {' · '.join(parts)}" if parts else title
-
-
-def show_with_content(removal: Any, made: Mapping[str, Any]) -> None:
-    """Have `removal`, which holds strength and method, appear when there is something to remove."""
-    prompt, picture, has_picture = made["content_prompt"], made["content_image"], gr.State(False)
-
-    def shown(prompt: str, has_picture: bool) -> Any:
-        return gr.update(visible=bool(prompt.strip()) or has_picture)
-
-    def seen(picture: Any, prompt: str) -> tuple[Any, bool]:
-        return shown(prompt, picture is not None), picture is not None
-
-    prompt.change(fn=shown, inputs=[prompt, has_picture], outputs=[removal], **QUIET)
-    picture.change(fn=seen, inputs=[picture, prompt], outputs=[removal, has_picture], **QUIET)

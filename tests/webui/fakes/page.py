@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ class Page:
             picture.save(path)
         single = self._demo.blocks[self._id(name)].get_block_name() == "image"
         self._set(self._id(name), _image(paths[0]) if single else [_file(path) for path in paths])
+
+    def paint(self, name: str, picture: Image.Image, layer: Image.Image) -> None:
+        """Upload a picture into a control with a brush, and paint a layer over it."""
+        paths = [self._folder / f"{part}-{name}.png" for part in ("under", "layer")]
+        for image, path in zip((picture, layer), paths):
+            image.save(path)
+        under, over = map(_image, paths)
+        value = (
+            {"image": under, "mask": over}
+            if GRADIO < 4
+            else {"background": under, "layers": [over], "composite": under}
+        )
+        self._set(self._id(name), value)
+
+    def picture(self, name: str) -> Image.Image:
+        """What an image control shows."""
+        value = self.value(name)
+        if GRADIO < 4:
+            return Image.open(io.BytesIO(base64.b64decode(value.partition(",")[2])))
+        return Image.open(value["path"])
 
     def _id(self, name: str) -> int:
         ours = f"script_{self._tab}_instantstyle_{name}"
