@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -159,8 +159,8 @@ class StyleSession:
 
         def acting(layer: Layer, scale: float) -> ImageKeyValue:
             when = (unit.window, unit.curve_in(layer.block))
-            how = (unit.kv_scaling, unit.fusion, region, unit.attention_guidance)
-            return ImageKeyValue(*key_values[layer.index], scale, *when, *how)
+            made = ImageKeyValue(*key_values[layer.index], scale, *when, unit.kv_scaling, unit.fusion, region)
+            return replace(made, guidance=unit.attention_guidance)
 
         direct = {layer: acting(layer, scale) for layer, scale in plan.scales.items()}
         return direct | {layer: acting(layer, 1.0).pushing(scale) for layer, scale in plan.pushes.items()}

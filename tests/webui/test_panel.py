@@ -272,6 +272,8 @@ def test_what_the_page_begins_with_shows_at_once(web: A1111) -> None:
 
 
 def test_a_painted_region_becomes_the_region(page: Any) -> None:
+    if not page.has("unit1_brush"):
+        pytest.skip("this gradio has no such brush")
     stroke = Image.new("RGBA", (20, 10))
     stroke.paste((9, 8, 7, 255), (5, 0, 10, 10))
     page.paint("unit1_brush", picture(), stroke)

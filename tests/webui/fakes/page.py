@@ -69,17 +69,13 @@ class Page:
         self._set(self._id(name), _image(paths[0]) if single else [_file(path) for path in paths])
 
     def paint(self, name: str, picture: Image.Image, layer: Image.Image) -> None:
-        """Upload a picture into a control with a brush, and paint a layer over it."""
-        paths = [self._folder / f"{part}-{name}.png" for part in ("under", "layer")]
-        for image, path in zip((picture, layer), paths):
+        """Upload a picture into a control with gradio 3's brush, and paint a layer over it."""
+        sent = []
+        for part, image in (("image", picture), ("mask", layer)):
+            path = self._folder / f"{part}-{name}.png"
             image.save(path)
-        under, over = map(_image, paths)
-        value = (
-            {"image": under, "mask": over}
-            if GRADIO < 4
-            else {"background": under, "layers": [over], "composite": under}
-        )
-        self._set(self._id(name), value)
+            sent.append((part, _image(path)))
+        self._set(self._id(name), dict(sent))
 
     def picture(self, name: str) -> Image.Image:
         """What an image control shows."""
