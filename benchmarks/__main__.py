@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from diffusers.utils import logging
 
-from . import flops, layers, memory, sampling, starting
+from . import flops, layers, memory, methods, sampling, starting
 from .models import ENCODERS, SIZES, adapter_tensors, make_unet, unet_inputs, write_adapter, write_encoder
 from .report import Table
 
@@ -99,6 +99,9 @@ class Run:
     def arithmetic(self) -> list[Table]:
         return [flops.count(self.size, self.options.pixels, self.options.batch)]
 
+    def sources(self) -> list[Table]:
+        return [methods.count(self.size, self.folder / "sources", self.options.pixels)]
+
     def series(self) -> list[Table]:
         return layers.count(self.size)
 
@@ -149,6 +152,7 @@ class Run:
 
 SECTIONS: dict[str, Callable[[Run], list[Table]]] = {
     "flops": Run.arithmetic,
+    "sources": Run.sources,
     "layer-flops": Run.series,
     "allocations": Run.allocations,
     "memory": Run.memory,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lib_instantstyle.files.image_encoders import EncoderInfo
@@ -23,6 +24,13 @@ class BenchHost(FilesHost):
 
     def unet(self) -> nn.Module:
         return self._unet
+
+    def latent_of(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """Of random numbers: what is in it costs nothing."""
+        return torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(0))
+
+    def alphas_cumprod(self) -> Tensor:
+        return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
 
     def encoder_device(self) -> tuple[torch.device, torch.dtype]:
         return torch.device("cpu"), torch.float32

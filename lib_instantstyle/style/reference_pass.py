@@ -5,12 +5,14 @@
 
 The conditional row runs with the text of the first conditional row of the call, the unconditional one with that of the
 first unconditional row. Whichever of the two a call has, it is complete by itself: it does not matter how a host cuts
-its batch. The extra rows end with the pass; neither the sampler nor another extension sees them.
+its batch. The extra rows end with the last layer that anybody looks at; neither the sampler nor another extension sees
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +23,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from .rows import ModelCall
-from .self_attention import Attending, ReferenceRows
+from .self_attention import AllNoted, Attending, ReferenceRows
 
 # Arguments of a UNet that belong to the job's rows alone, and what the reference's rows get in their place.
 NOT_ITS_OWN: dict[str, Any] = {
@@ -44,6 +46,7 @@ class Reference:
     rows: ReferenceRows
     latent: Latents
     units: tuple[Attending, ...]  # one of each kind that looks at it
+    noted: frozenset[tuple[nn.Module, str]]  # what they look at: module and what of it
 
 
 @dataclass
@@ -82,12 +85,15 @@ class ReferencePass:
 
     def _write(self, reference: Reference, given: _Call) -> None:
         """Run one reference through the UNet while its layers take note. None of these rows is the job's."""
+        given = given.with_sample(self._noised(reference, given))
         marks, self.call.cond_rows = self.call.cond_rows, None
-        reference.rows.writing = True
+        reference.rows.writing, reference.rows.awaited = True, set(reference.noted)
         try:
-            given.with_sample(self._noised(reference, given)).run(self.unet)
+            with suppress(AllNoted):
+                given.run(self.unet)
         finally:
             reference.rows.writing, self.call.cond_rows = False, marks
+            reference.rows.awaited.clear()
 
     def _noised(self, reference: Reference, given: _Call) -> Tensor:
         """(halves, channels, height, width): the same noise in both, and whatever part of a step is computed first."""

@@ -21,7 +21,7 @@ from ..units.routing import PRESETS, STYLE_BLOCK, route
 from ..units.unit import StyleUnit
 from .reference_pass import Reference, ReferencePass
 from .rows import ModelCall
-from .self_attention import Attending, PooledNorm, ReferenceRows, ReferredLayer
+from .self_attention import KEPT, Attending, PooledNorm, ReferenceRows, ReferredLayer
 
 COND, UNCOND = (True,), (False,)
 
@@ -72,13 +72,16 @@ def referring(host: Host, plans: Sequence[ReferringPlan], unet: nn.Module, call:
     for plan in plans:
         rows = ReferenceRows(leads=plan.picture is None)
         acting = attending(plan, rows, tuple(modules))
+        norms_of_plan = pooled(plan, rows, unet)
         for layer, unit in acting:
             by_layer.setdefault(layer, []).append(unit)
-        for norm, unit in pooled(plan, rows, unet):
+        for norm, unit in norms_of_plan:
             by_norm.setdefault(norm, []).append(unit)
+        noted = {(modules[layer], leaf) for layer, unit in acting for leaf in KEPT[unit.how]}
+        noted |= {(norm, "") for norm, _ in norms_of_plan}
         kinds = {(unit.curve, unit.window): unit for _, unit in acting}
         if plan.picture:
-            references.append(Reference(rows, partial(plan.latent, host), tuple(kinds.values())))
+            references.append(Reference(rows, partial(plan.latent, host), tuple(kinds.values()), frozenset(noted)))
     layers = tuple(ReferredLayer(modules[layer], tuple(units), call) for layer, units in by_layer.items())
     norms = tuple(PooledNorm(norm, tuple(units), call) for norm, units in by_norm.items())
     return Referring(layers, norms, (ReferencePass(unet, references, call, host.alphas_cumprod()),))

@@ -37,17 +37,29 @@ DRAWN = 1  # those of a picture that is drawn in the same batch
 Leaf = Callable[[str, Tensor, Tensor, int], Tensor]  # (leaf, own, reference's, copies) → what the layer computes with
 
 
-@dataclass
+class AllNoted(Exception):
+    """All that the job's rows look at is there."""
+
+
+@dataclass(eq=False)
 class ReferenceRows:
     """One reference in the call in progress: its rows run first and are kept, then the job's rows look at them."""
 
     halves: tuple[bool, ...] = (True,)  # of the rows that are remembered: conditional?
     writing: bool = False  # whether its own rows are in the UNet now
     leads: bool = False  # no rows of its own: the first picture of each half leads the others
+    awaited: set[tuple[nn.Module, str]] = field(default_factory=set)  # what is still to be noted: module and what of it
 
     def rows_for(self, cond_rows: Sequence[bool]) -> list[int]:
         """For each row of the job the remembered row that it looks at: its own half's, or the only one."""
         return [self.halves.index(is_cond) if is_cond in self.halves else 0 for is_cond in cond_rows]
+
+    def noted(self, module: nn.Module, what: str) -> None:
+        """Something of its own rows was noted. Raises AllNoted with the last: the rest of the UNet need not run."""
+        if self.awaited:
+            self.awaited.discard((module, what))
+            if not self.awaited:
+                raise AllNoted
 
     def leaders(self, cond_rows: Sequence[bool]) -> list[int]:
         """For each row of the job the row of the first picture of its half."""
@@ -143,9 +155,9 @@ class ReferredLayer:
 
     def _leaf(self, leaf: str, output: Tensor) -> Tensor | None:
         if writers := [unit for unit in self.units if unit.reference.writing]:
-            for unit in writers:
-                if leaf in KEPT[unit.how]:
-                    self._kept.setdefault(id(unit.reference), {})[leaf] = output
+            for reference in dict.fromkeys(unit.reference for unit in writers if leaf in KEPT[unit.how]):
+                self._kept.setdefault(id(reference), {})[leaf] = output
+                reference.noted(self.module, leaf)
             return None
         acting = self.acting()
         if not acting:
@@ -255,8 +267,9 @@ class PooledNorm:
 
     def _pooled(self, x: Tensor, output: Tensor) -> Tensor | None:
         if writers := [unit.reference for unit in self.units if unit.reference.writing]:
-            for reference in writers:
+            for reference in dict.fromkeys(writers):
                 self._kept[id(reference)] = self._moments(x)
+                reference.noted(self.module, "")
             return None
         if self.call.cond_rows is None:
             return None

@@ -266,3 +266,16 @@ def test_the_reference_is_noised_as_a_scheduler_does_it(spacing: str) -> None:
         expected = (latent + sigma * noise) / (sigma**2 + 1) ** 0.5
         found = noised_latent(latent, noise, timestep[None].double(), scheduler.alphas_cumprod)
         torch.testing.assert_close(found, expected.double(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("fields", "runs"), [({}, 1), ({"leak_guard": True}, 1), ({"method": "shared"}, 2)])
+def test_the_references_rows_end_with_the_last_layer_that_is_looked_at(
+    session: StyleSession, fields: dict[str, Any], runs: int
+) -> None:
+    """Sharing looks at the last GroupNorm, which only a convolution follows."""
+    ends: list[int] = []
+    last = session.host.unet().up_blocks[2].resnets[-1]  # type: ignore[union-attr, index]
+    handle = last.register_forward_hook(lambda module, args, output: ends.append(len(output)))
+    styled(session, unit(**{"method": "swapped", **fields}))
+    handle.remove()
+    assert ends == [2, 4][-runs:]
