@@ -1,9 +1,10 @@
-"""What the sources of a style without an adapter cost: arithmetic on shapes alone, and rows that run beside the job's."""
+"""What the sources of a style without an adapter cost: the arithmetic of a step, on shapes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from .sampling import picture
 RANK = 64  # a B-LoRA's
 BLOCKS = ("up_blocks.0.attentions.0", "up_blocks.0.attentions.1")
 LEAVES = tuple(f"{one}.{leaf}" for one in ("attn1", "attn2") for leaf in ("to_q", "to_k", "to_v", "to_out.0"))
+LEADING = "shared, the first picture leads"
 SOURCES: dict[str, dict[str, Any]] = {
     "swapped": {"method": "swapped"},
     "swapped, guarded": {"method": "swapped", "leak_guard": True},
     "swapped, weight 0.5": {"method": "swapped", "weight": 0.5},
     "shared": {"method": "shared"},
-    "shared, the first picture leads": {"method": "shared", "image": ()},
+    LEADING: {"method": "shared", "image": ()},
     "LoRA of rank 64, style block": {"method": "lora", "lora": "bench", "image": ()},
 }
 
@@ -55,14 +57,14 @@ def count(size: Size, folder: Path, pixels: int, batches: tuple[int, ...] = (1, 
     session = StyleSession(BenchHost(unet, folder, folder / "cache"))
     rows: dict[str, dict[str, Cell]] = {name: {} for name in SOURCES}
     for batch in batches:
-        inputs = unet_inputs(unet, size, 2 * batch, pixels)
-        plain = flops(lambda: unet(**inputs))
+        run = partial(unet, **unet_inputs(unet, size, 2 * batch, pixels))
+        plain = flops(run)
         for name, fields in SOURCES.items():
-            if fields.get("image") == () and fields["method"] == "shared" and batch == 1:
+            if name == LEADING and batch == 1:
                 rows[name][_column(batch)] = "needs a batch"
                 continue
             with styled(session, StyleUnit(**{"image": (picture(0),), **fields}), 2 * batch):
-                found = {"plain UNet": plain, name: flops(lambda: unet(**inputs))}
+                found = {"plain UNet": plain, name: flops(run)}
             rows[name][_column(batch)] = more(found, name)
     note = f"FLOPs of one UNet call with guidance above the plain one's, {pixels}×{pixels}, size {size.name}."
     return Table("sources without an adapter", {_column(batch): "+.2f" for batch in batches}, rows, note)

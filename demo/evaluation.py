@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,10 +19,11 @@ from tqdm import tqdm
 
 from lib_instantstyle.units.errors import InstantStyleError
 
-from .scores import Mean, scores
+from .modes import Mode
+from .scores import Mean, mean, scores
 from .setups import Setup, add_setup_options, open_setup
 from .sheet import Row, Section, sheet
-from .sweeps import Point, points
+from .sweeps import SWEEPS, Point, points
 from .trials import Trial
 
 
@@ -39,12 +41,24 @@ class Measured:
 
 
 def evaluate(setup: Setup, chosen: Iterable[Point]) -> list[Measured]:
-    """Draw and measure every point."""
-    measured = []
+    """Draw and measure every point; time is relative to the first one's, reference by reference."""
+    measured: list[Measured] = []
+    first: list[float] = []
     for point in tqdm(list(chosen), unit="point"):
-        made = [setup.draw(trial, point.mode) for trial in setup.trials]
-        measured.append(Measured(point, scores(setup.gauge, setup.trials, made), made[0][0]))
+        made, seconds = zip(*(_timed(setup, trial, point.mode) for trial in setup.trials))
+        first = first or list(seconds)
+        told = scores(setup.gauge, setup.trials, made)
+        told["time"] = mean([[one / plain] for one, plain in zip(seconds, first)])
+        measured.append(Measured(point, told, made[0][0]))
     return measured
+
+
+def _timed(setup: Setup, trial: Trial, mode: Mode) -> tuple[list[Image.Image], float]:
+    """A trial's pictures, and how long they took; what is prepared once does not count."""
+    setup.prepare(trial, mode)
+    clock = time.process_time if setup.host.pipe.device.type == "cpu" else time.perf_counter
+    started = clock()
+    return setup.draw(trial, mode), clock() - started
 
 
 def write(measured: Sequence[Measured], reference: Trial, out: Path) -> list[Path]:
@@ -80,6 +94,7 @@ def _sheet(measured: Sequence[Measured], trial: Trial) -> Image.Image:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m demo.evaluation", description=__doc__.split("\n\n")[0])
     made.add_argument("--out", type=Path, default=Path("demo/out/evaluation"), metavar="DIR")
+    made.add_argument("--sweeps", nargs="+", choices=SWEEPS, default=SWEEPS, help="which of them (default: all)")
     add_setup_options(made, references=8, prompts=5)
     return made
 
@@ -89,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         setup = open_setup(options)
-        measured = evaluate(setup, points())
+        chosen = {"none", *options.sweeps}  # times are relative to the prompt alone
+        measured = evaluate(setup, [point for point in points() if point.sweep in chosen])
     except InstantStyleError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2

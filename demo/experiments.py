@@ -8,7 +8,7 @@ from dataclasses import replace
 from PIL import Image
 from tqdm import tqdm
 
-from .modes import ABLATION, STYLE, Mode
+from .modes import ABLATION, COMPARED, STYLE, Mode
 from .setups import Setup
 from .sheet import Row, Section
 from .trials import Trial
@@ -18,7 +18,7 @@ REFERENCES, PROMPTS, ABLATED = 4, 4, 3  # rows and columns of the first section,
 
 def experiments(setup: Setup) -> list[Section]:
     """Draw them."""
-    return [text_based(setup), ablation(setup)]
+    return [text_based(setup), ablation(setup), comparison(setup)]
 
 
 def text_based(setup: Setup) -> Section:
@@ -38,6 +38,15 @@ def ablation(setup: Setup) -> Section:
         asked = replace(trial, prompts=trial.prompts[:1])
         rows.append(Row(f"“{trial.prompts[0]}”", trial.reference, _each(setup, asked, ABLATION)))
     return Section("2  Ablation: weight tuning, subtraction, the style block, both", [m.name for m in ABLATION], rows)
+
+
+def comparison(setup: Setup) -> Section:
+    """One prompt of some references, by the methods that the paper compares itself with."""
+    rows = []
+    for trial in _shown(setup.trials[:ABLATED], "comparison"):
+        asked = replace(trial, prompts=trial.prompts[:1])
+        rows.append(Row(f"“{trial.prompts[0]}”", trial.reference, _each(setup, asked, COMPARED)))
+    return Section("3  Comparison: the original at some weights, and other methods", [m.name for m in COMPARED], rows)
 
 
 def _each(setup: Setup, trial: Trial, modes: Sequence[Mode]) -> list[Image.Image]:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from lib_instantstyle.units.blocks import SDXL_BLOCKS
 from lib_instantstyle.units.routing import LAYOUT_BLOCK, STYLE_BLOCK
 
-from .modes import ORIGINAL, ORIGINAL_REMOVED, PLAIN, STYLE, STYLE_REMOVED, Mode
+from .modes import COMPARED, ORIGINAL, ORIGINAL_REMOVED, PLAIN, STYLE, STYLE_REMOVED, Mode
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 REMOVAL_SCALES = (0.25, 0.5, 1.0, 1.5)
 ROLES = {STYLE_BLOCK: " (style)", LAYOUT_BLOCK: " (layout)"}
+
+
+SWEEPS = ("none", "weight", "block", "removal", "method")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ def points() -> Iterator[Point]:
     yield from _weights()
     yield from _blocks()
     yield from _removal()
+    yield from _compared()
+
+
+def _compared() -> Iterator[Point]:
+    for mode in COMPARED:
+        yield Point("method", "a weight of the original, or the method", mode.name, mode)
 
 
 def _weights() -> Iterator[Point]:

@@ -12,6 +12,7 @@ from PIL import Image
 from demo import evaluation
 from demo.__main__ import main
 from demo.__main__ import parser as sheet_parser
+from demo.learned import Learner
 from demo.modes import MODES, PLAIN, STYLE
 from demo.scores import JudgeGauge, scores
 from demo.setups import Setup
@@ -33,7 +34,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
 
 @needs_sheet
 def test_the_demo_writes_its_sheet_and_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--references", "1", "--prompts", "1", "--steps", "2", "--out", str(tmp_path)]) == 0
+    given = ["--references", "1", "--prompts", "1", "--steps", "2", "--lora-steps", "1"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "demo.json").read_text("utf-8"))
     assert set(told["modes"]) == {mode.name for mode in MODES}
     assert all(0 <= one["value"] <= 1 for row in told["modes"].values() for one in row.values())
@@ -58,7 +60,7 @@ def test_style_crosses_over_where_the_prompt_alone_knows_nothing_of_it(host: Sta
 def test_the_evaluation_writes_tables_and_sheets(host: StandaloneHost, tmp_path: Path) -> None:
     trials = held_out_trials(1, 1)
     chosen = [point for point in points() if point.at in ("", "1") and point.sweep in ("none", "weight")]
-    setup = Setup(host, JudgeGauge(), Sampling(steps=2), trials)
+    setup = Setup(host, JudgeGauge(), Sampling(steps=2), trials, Learner(host, tmp_path))
     measured = evaluation.evaluate(setup, chosen)
     paths = evaluation.write(measured, trials[0], tmp_path)
     assert all(path.stat().st_size > 0 for path in paths)
@@ -83,6 +85,7 @@ def test_models_of_ones_own_are_shown_the_same_way(tmp_path: Path) -> None:
     held_out_trials(1, 1)[0].reference.save(tmp_path / "reference.png")
     given = ["--model", str(files.checkpoint), "--adapter", str(files.adapter), "--encoder", str(files.encoder)]
     given += ["--style", str(tmp_path / "reference.png"), "--content", "a cat", "--prompt", "a house", "--steps", "2"]
+    given += ["--lora-steps", "1"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
     row = json.loads((tmp_path / "out" / "demo.json").read_text("utf-8"))["modes"][STYLE.name]
     assert all(-1 <= row[name]["value"] <= 1 for name in ("style", "leak", "prompt"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.modes import MODES, ORIGINAL, ORIGINAL_REMOVED, PLAIN
+from demo.modes import COMPARED, MODES, ORIGINAL, ORIGINAL_REMOVED, PLAIN
 from demo.scores import JudgeGauge, mean, scores, table
 from demo.sheet import CELL, Row, Section, sheet
 from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
@@ -43,7 +43,8 @@ def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed() -> None:
         seen.append((point.sweep, point.series, point.at))
         for unit in point.mode.units(reference, "a cat"):
             assert route(unit, SDXL_LAYERS)
-    assert len(seen) == len(set(seen)) == 1 + 4 * len(WEIGHTS) + len(SDXL_BLOCKS) + 3 * len(REMOVAL_SCALES)
+    swept = 4 * len(WEIGHTS) + len(SDXL_BLOCKS) + 3 * len(REMOVAL_SCALES)
+    assert len(seen) == len(set(seen)) == 1 + swept + len(COMPARED)
 
 
 @pytest.fixture(scope="module")
