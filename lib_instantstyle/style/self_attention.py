@@ -121,6 +121,7 @@ class ReferredLayer:
     units: tuple[Attending, ...]
     call: ModelCall
     _own: dict[str, Tensor] = field(default_factory=dict)  # leaf → its output, while it is needed
+    _positions: int = 0  # of the query in the call in progress
     _kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # reference → leaf → (halves, tokens, inner)
     _handles: list[RemovableHandle] = field(default_factory=list)
 
@@ -154,12 +155,15 @@ class ReferredLayer:
         return instantstyle_refer
 
     def _leaf(self, leaf: str, output: Tensor) -> Tensor | None:
-        if writers := [unit for unit in self.units if unit.reference.writing]:
+        writers = [unit for unit in self.units if unit.reference.writing]
+        acting = [] if writers else self.acting()
+        if writers or acting:
+            self._check_positions(leaf, output)
+        if writers:
             for reference in dict.fromkeys(unit.reference for unit in writers if leaf in KEPT[unit.how]):
                 self._kept.setdefault(id(reference), {})[leaf] = output
                 reference.noted(self.module, leaf)
             return None
-        acting = self.acting()
         if not acting:
             return None
         self._check(acting, output)
@@ -179,6 +183,16 @@ class ReferredLayer:
         if self.call.cond_rows is None:
             return []
         return [unit for unit in self.units if unit.factor(self.call.progress)]
+
+    def _check_positions(self, leaf: str, output: Tensor) -> None:
+        """Refuse keys and values that another extension has put more of into self-attention than there are queries."""
+        if leaf == QUERY:
+            self._positions = output.shape[1]
+        elif output.shape[1] != self._positions:
+            told = f"A self-attention layer was given {output.shape[1]} keys for {self._positions} queries."
+            self.call.refuse(
+                f"{told} ControlNet's reference units, for one, add their own, and both cannot be had.", self.module
+            )
 
     def _check(self, acting: Sequence[Attending], output: Tensor) -> None:
         """Refuse a call that is not for the rows of the model call, and one without the reference's rows."""

@@ -94,6 +94,13 @@ def test_beside_those_that_compute_rows_apart(under):
 
 
 @pytest.mark.matrix("neighbours")
+def test_references_beside_others(under):
+    """Models on demand and extensions at once: either would leave its mark."""
+    condition = Condition(("--medvram",), extensions=(CONTROLNET, "*negpip*"))
+    under(condition, "--medvram, ControlNet and NegPiP", "test_references_beside.py")
+
+
+@pytest.mark.matrix("neighbours")
 def test_beside_adetailer(under, webui_folder):
     if not any((webui_folder / "extensions").glob("*adetailer*")):
         pytest.skip("the WebUI in WEBUI_DIR has no ADetailer")

@@ -279,3 +279,19 @@ def test_the_references_rows_end_with_the_last_layer_that_is_looked_at(
     styled(session, unit(**{"method": "swapped", **fields}))
     handle.remove()
     assert ends == [2, 4][-runs:]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("writing", [True, False])
+def test_keys_that_another_extension_adds_end_the_job(session: StyleSession, writing: bool) -> None:
+    """ControlNet's reference units do so, in the job's rows and, as they stand then, in the reference's."""
+    session.attach(session.plan([unit()]))
+    session.call.begin(JOB, 4)
+    attn1 = session.host.unet().get_submodule("up_blocks.1.attentions.0.transformer_blocks.0.attn1")
+    (layer,) = (one for one in session._layers if isinstance(one, ReferredLayer) and one.module is attn1)
+    reference = layer.units[0].reference
+    reference.writing, layer._kept[id(reference)] = writing, dict.fromkeys(("to_k", "to_v"), torch.zeros(1))
+    x = torch.zeros(4, 9, attn1.to_q.in_features).double()
+    attn1.to_q(x)
+    with pytest.raises(StyleNotAppliedError, match=r"given 18 keys for 9 queries.*ControlNet's reference units"):
+        attn1.to_k(torch.cat([x, x], 1))
