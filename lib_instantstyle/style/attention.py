@@ -18,10 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from .key_values import ImageKeyValue, KeyValueStack
 from .regions import Place
 from .rows import LayerRows, ModelCall
-from .sums import StyleSum, style_sum
+from .sums import KEPT_STACKS, Stacks, StyleSum, style_sum
 
 Wanted = tuple[tuple[bool, ...], tuple[float, ...], Place | None]  # rows, factors of the units, where it lies
-KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay stacked; a job has one to three
 
 
 @dataclass
@@ -35,7 +34,11 @@ class StyledLayer:
     _part: Tensor | None = None  # what to_q was given
     _query: Tensor | None = None  # what it made of that
     _stacks: dict[tuple[Any, ...], KeyValueStack | StyleSum] = field(default_factory=dict)
+    _laid: Stacks = field(init=False)
     _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._laid = Stacks(self.attn2.heads)  # what all row patterns and factors are made of
 
     def attach(self) -> None:
         """Put the hooks in place. Plain functions: other extensions filter hooks by their `__name__`."""
@@ -64,6 +67,7 @@ class StyledLayer:
             handle.remove()
         self._handles, self._given, self._part, self._query = [], None, None, None
         self._stacks.clear()
+        self._laid.clear()
 
     def acting(self, query: Tensor) -> KeyValueStack | StyleSum | None:
         """The keys and values that query (rows, seq, inner) attends to in the call in progress; None when no unit acts
@@ -131,5 +135,5 @@ class StyledLayer:
         if pattern not in self._stacks:
             if len(self._stacks) >= KEPT_STACKS:
                 self._stacks.clear()
-            self._stacks[pattern] = style_sum(self.units, *wanted, self.attn2.heads, query)
+            self._stacks[pattern] = style_sum(self.units, *wanted, self._laid, query)
         return self._stacks[pattern]

@@ -44,10 +44,11 @@ def guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
 
     with φ the scale. Where both are the same, nothing changes. All (rows, positions, channels).
     """
-    led = positive + scale * (positive - negative)
-    before, after = (x.abs().sum(-1, keepdim=True, dtype=torch.float32) for x in (positive, led))
+    led = torch.add(positive, positive - negative, alpha=scale)
+    exact = torch.promote_types(led.dtype, torch.float32)
+    before, after = (torch.linalg.vector_norm(x, 1, -1, keepdim=True, dtype=exact) for x in (positive, led))
     shorter = (TAU * before / after.clamp_min(1e-12)).clamp_max(1.0).to(led)
-    return ALPHA * shorter * led + (1 - ALPHA) * positive
+    return torch.lerp(positive, led * shorter, ALPHA)
 
 
 def grid_of(positions: int, latent: tuple[int, int]) -> tuple[int, int] | None:

@@ -80,6 +80,13 @@ class KeyValueStack:
         queries = self._in_heads(query)
         return self._by_products(hidden, queries) if self._is_small else self._by_attention(hidden, queries)
 
+    def weighted(self, factors: Sequence[float]) -> KeyValueStack:
+        """The same with each unit's values multiplied by its factor."""
+        if all(factor == 1.0 for factor in factors):
+            return self
+        parts = [value * factor for value, factor in zip(self.value.split(self.lengths, 2), factors)]
+        return KeyValueStack(self.key, torch.cat(parts, 2) if len(parts) > 1 else parts[0], self.lengths)
+
     @cached_property
     def _units(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Key and value of each unit."""

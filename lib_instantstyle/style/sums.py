@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,34 @@ from torch import Tensor
 from .fusions import guided, term
 from .key_values import ImageKeyValue, KeyValueStack, stack
 from .regions import Place
+
+KEPT_STACKS = 8  # row patterns of one layer whose keys and values stay laid out; a job has one to three
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """Keys and values of a layer's units, laid out once for a pattern of rows; a curve's factor is multiplied in."""
+
+    heads: int
+    _kept: dict[Any, KeyValueStack] = field(default_factory=dict)
+
+    def of(
+        self, units: Sequence[ImageKeyValue], rows: Sequence[bool], like: Tensor, factors: Sequence[float]
+    ) -> KeyValueStack:
+        """As `stack`."""
+        if any(unit.scaling != "v" for unit in units):
+            return stack(units, rows, self.heads, like, factors)
+        named = tuple((id(unit.key), id(unit.value), unit.scale) for unit in units)  # a unit keeps its tensors alive
+        pattern = (named, tuple(rows), like.dtype, like.device)
+        if pattern not in self._kept:
+            if len(self._kept) >= KEPT_STACKS:
+                self._kept.clear()
+            self._kept[pattern] = stack(units, rows, self.heads, like)
+        return self._kept[pattern].weighted(factors)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
 
 
 @dataclass(frozen=True)
@@ -23,6 +52,8 @@ class Fused:
 
     def add_to(self, total: Tensor, hidden: Tensor, query: Tensor) -> Tensor:
         """total + share · term(hidden, S), made anew; all (rows, seq, inner)."""
+        if self.fusion == "add" and not isinstance(self.share, Tensor):  # which carries its scale
+            return self.attention.add_to(total, query)
         style = self.attention.add_to(torch.zeros_like(hidden), query)
         added = term(self.fusion, hidden, style)
         if isinstance(self.share, Tensor):
@@ -64,7 +95,7 @@ def style_sum(
     rows: Sequence[bool],
     factors: Sequence[float],
     place: Place | None,
-    heads: int,
+    stacks: Stacks,
     like: Tensor,
 ) -> StyleSum | KeyValueStack:
     """The units at their scales times `factors`, laid out for `rows` beside `like`; one without factor is left out.
@@ -73,14 +104,14 @@ def style_sum(
     """
     acting = [(unit, factor) for unit, factor in zip(units, factors) if factor]
     added = [(unit, factor) for unit, factor in acting if _is_plain(unit)]
-    plain = stack([unit for unit, _ in added], rows, heads, like, [factor for _, factor in added]) if added else None
+    plain = stacks.of([unit for unit, _ in added], rows, like, [factor for _, factor in added]) if added else None
     if plain is not None and len(added) == len(acting):
         return plain
 
     def fused(unit: ImageKeyValue, factor: float, rows: Sequence[bool] = rows) -> Fused:
         """Attention that is added carries its scale, as ever; with a fusion it is at scale 1, and the term scaled."""
         inside = unit.fusion == "add"
-        attention = stack([unit if inside else replace(unit, scale=1.0)], rows, heads, like, [factor if inside else 1])
+        attention = stacks.of([unit if inside else replace(unit, scale=1.0)], rows, like, [factor if inside else 1.0])
         share = 1.0 if inside else unit.scale * factor
         if unit.region is None or place is None:
             return Fused(unit.fusion, share, attention)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib_instantstyle.style.session import StyleSession
-from lib_instantstyle.style.sums import style_sum
+from lib_instantstyle.style.sums import Stacks, style_sum
 from lib_instantstyle.units.blocks import SDXL_BLOCKS, Layer, attention_layers
 from lib_instantstyle.units.unit import StyleUnit
 
@@ -91,7 +91,7 @@ def ours(session: StyleSession, unit: StyleUnit, queries: dict[Layer, Tensor]) -
     found = {layer: torch.zeros_like(query) for layer, query in queries.items()}
     for one in session._layers:
         query = queries[layers[one.attn2]]
-        added = style_sum(one.units, ROWS, (1.0,), None, HEADS, query)
+        added = style_sum(one.units, ROWS, (1.0,), None, Stacks(HEADS), query)
         found[layers[one.attn2]] = added.add_to(torch.zeros_like(query), query)
     return found
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lib_instantstyle.style import sums
 from lib_instantstyle.style.key_values import ImageKeyValue
 from lib_instantstyle.style.session import StyleSession
 from lib_instantstyle.units.blocks import attention_layers
@@ -79,6 +80,19 @@ def test_a_factor_of_zero_changes_no_bit(attn2: nn.Module) -> None:
         assert torch.equal(attn2(x, context), plain)
         call.progress = 1.0
         assert not torch.equal(attn2(x, context), plain)
+
+
+@torch.no_grad()
+def test_a_curve_lays_keys_and_values_out_only_once(attn2: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid: list[Any] = []
+    stack = sums.stack
+    monkeypatch.setattr(sums, "stack", lambda *given: laid.append(given) or stack(*given))
+    x, context = inputs(2)
+    with attached(attn2, FADING, unit(), BOTH, rows=ROWS) as call:
+        for step in range(1, 20):
+            call.progress = step / 20
+            attn2(x, context)
+    assert len(laid) == 2  # what is added, and what is fused
 
 
 def attached_units(session: StyleSession, host: TinyHost, **fields: Any) -> dict[str, dict[int, ImageKeyValue]]:
