@@ -75,8 +75,8 @@ class Panel:
         return self.page.locator(f"{self._ids}download")
 
     def drop(self, file: Path, unit: int = 1, field: str = "image") -> None:
-        self.locate(field, unit).locator("input[type=file]").set_input_files(file)
-        self.locate(field, unit).locator("img").wait_for()
+        self.locate(field, unit).locator("input[type=file]").first.set_input_files(file)
+        self.locate(field, unit).locator("img").first.wait_for()
 
     def paint(self, file: Path) -> None:
         """Drop a picture on the brush, draw a stroke over it, and take that for the region."""
@@ -98,7 +98,7 @@ class Panel:
 
     def drop_more(self, *files: Path) -> None:
         self.page.locator(f"{self._ids}unit1").get_by_text("More pictures of the same style").click()
-        self.locate("more_pictures").locator("input[type=file]").set_input_files(files)
+        self.locate("more_pictures").locator("input[type=file]").first.set_input_files(files)
         self.page.wait_for_timeout(1000)
 
     def unfold(self, group: str) -> None:
