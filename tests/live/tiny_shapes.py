@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 Shapes = dict[str, tuple[int, ...]]
 
 LATENT_CHANNELS = 4
-NARROW, MEDIUM, WIDE = 32, 64, 128
+TIMES = int(os.environ.get("INSTANTSTYLE_LIVE_WIDTHS", "1"))  # with 10 they are SDXL's; benchmarks/in_webui.py
+NARROW, MEDIUM, WIDE = 32 * TIMES, 64 * TIMES, 128 * TIMES
 TIME_WIDTH = 4 * NARROW
 SHALLOW, DEEP = 2, 10  # transformer blocks at the medium and at the wide level
-HEAD_WIDTH = 16
+HEAD_WIDTH = 16 if TIMES == 1 else 64
 
 CLIP_WIDTH, OPEN_CLIP_WIDTH = 32, 256  # of the two text towers
 CONTEXT_WIDTH = CLIP_WIDTH + OPEN_CLIP_WIDTH
