@@ -15,7 +15,26 @@ REMOVAL_SCALES = (0.25, 0.5, 1.0, 1.5)
 ROLES = {STYLE_BLOCK: " (style)", LAYOUT_BLOCK: " (layout)"}
 
 
-SWEEPS = ("none", "weight", "block", "removal", "method")
+SWEEPS = ("none", "weight", "block", "removal", "control", "method")
+# Presets with what is set beside them, by the name of what is set.
+CONTROLS: dict[str, tuple[Mode, dict[str, dict[str, object]]]] = {
+    "style": (
+        STYLE,
+        {"adain": {"fusion": "adain"}, "precise": {"preset": "style_precise"}, "noise 1": {"negative_noise": 1.0}},
+    ),
+    "original": (
+        ORIGINAL,
+        {
+            "strong style": {"preset": "strong_style"},
+            "precise layout": {"preset": "layout_precise"},
+            "adain": {"fusion": "adain"},
+            "noise 1": {"negative_noise": 1.0},
+            "ease_in": {"curve": "ease_in"},
+            "fade_out": {"curve": "fade_out"},
+            "kv, 1.5": {"kv_scaling": "kv", "weight": 1.5},
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,14 @@ def points() -> Iterator[Point]:
     yield from _weights()
     yield from _blocks()
     yield from _removal()
+    yield from _controls()
     yield from _compared()
+
+
+def _controls() -> Iterator[Point]:
+    for series, (mode, controls) in CONTROLS.items():
+        for name, fields in controls.items():
+            yield Point("control", series, name, replace(mode, fields={**(mode.fields or {}), **fields}))
 
 
 def _compared() -> Iterator[Point]:

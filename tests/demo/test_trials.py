@@ -9,7 +9,7 @@ from PIL import Image
 from demo.modes import COMPARED, MODES, ORIGINAL, ORIGINAL_REMOVED, PLAIN
 from demo.scores import JudgeGauge, mean, scores, table
 from demo.sheet import CELL, Row, Section, sheet
-from demo.sweeps import REMOVAL_SCALES, WEIGHTS, points
+from demo.sweeps import CONTROLS, REMOVAL_SCALES, WEIGHTS, points
 from demo.trials import WorldTrial, held_out_trials
 from demo.world.drawing import draw
 from demo.world.scenes import Scene
@@ -44,6 +44,7 @@ def test_every_point_of_the_sweeps_is_a_unit_that_can_be_routed() -> None:
         for unit in point.mode.units(reference, "a cat"):
             assert route(unit, SDXL_LAYERS)
     swept = 4 * len(WEIGHTS) + len(SDXL_BLOCKS) + 3 * len(REMOVAL_SCALES)
+    swept += sum(len(controls) for _, controls in CONTROLS.values())
     assert len(seen) == len(set(seen)) == 1 + swept + len(COMPARED)
 
 
