@@ -170,7 +170,7 @@ class Where:
         Choice(FUSIONS),
         "Fusion",
         "add: adds the reference's attention to the prompt's. adain: gives the prompt's attention the reference's "
-        "mean and deviation instead, which follows the prompt more closely (StyleStudio).",
+        "mean and deviation instead, which is meant to follow the prompt more closely (StyleStudio).",
     )
     kv_scaling: str = asked(
         "v",
@@ -244,7 +244,7 @@ class Removal:
         Number(0, 1),
         "Noise to avoid",
         "How much of the reference's own pixels, in random order, the result should move away from: its colours "
-        f"without its shapes. The result follows the prompt more closely. It {NEED_GUIDANCE}",
+        f"without its shapes. The style becomes weaker. It {NEED_GUIDANCE}",
     )
 
     @property
