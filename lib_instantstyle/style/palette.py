@@ -26,7 +26,7 @@ from ..units.schedule import Window
 from .regions import Place, Region
 from .rows import ModelCall
 
-EPSILON = 1e-5  # under the root of a variance: a flat channel is not divided by zero
+EPSILON = 1e-6  # beside a deviation that is divided by: a flat channel is not divided by zero
 
 Statistics = tuple[Tensor, Tensor]  # mean and deviation of each channel, both (rows, channels, 1, 1)
 
@@ -90,7 +90,7 @@ def change(x: Tensor, reference: Statistics, shares: Tensor | None = None) -> Te
     """m · (AdaIN(x, reference) − x), all (rows, channels, height, width); shares m: (1, 1, height, width)."""
     mean, deviation = statistics(x, shares)
     new_mean, new_deviation = (one.to(x) for one in reference)
-    found = (x - mean) / deviation * new_deviation + new_mean - x
+    found = (x - mean) / (deviation + EPSILON) * new_deviation + new_mean - x
     return found if shares is None else found * shares.to(x)
 
 
@@ -99,7 +99,7 @@ def statistics(x: Tensor, shares: Tensor | None = None) -> Statistics:
     weights = torch.ones_like(x[:1, :1]) if shares is None else shares.to(x)
     weights = weights / weights.sum().clamp(min=EPSILON)
     mean = (x * weights).sum((2, 3), keepdim=True)
-    return mean, (((x - mean).square() * weights).sum((2, 3), keepdim=True) + EPSILON).sqrt()
+    return mean, ((x - mean).square() * weights).sum((2, 3), keepdim=True).sqrt()
 
 
 def colours(host: Host, plans: Sequence[Coloured]) -> tuple[Colours, ...]:

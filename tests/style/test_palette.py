@@ -69,6 +69,14 @@ def test_it_is_the_formula_in_every_channel(session: StyleSession, host: TinyHos
     torch.testing.assert_close(after(session, only()), adain(x, reference).float(), **CLOSE)
 
 
+def test_a_faint_reference_is_taken_as_it_is(session: StyleSession, host: TinyHost) -> None:
+    """Some autoencoders' latents hardly vary."""
+    own = host.latent_of
+    host.latent_of = lambda *given: own(*given) / 1000  # type: ignore[method-assign]
+    found, reference = after(session, only()), host.latent_of(picture(3), *SIZE)
+    torch.testing.assert_close(found.std((2, 3)), reference.std((2, 3)).expand(2, -1), rtol=1e-4, atol=0)
+
+
 def test_the_reference_itself_is_unchanged(session: StyleSession, host: TinyHost) -> None:
     reference = host.latent_of(picture(3), *SIZE)
     torch.testing.assert_close(after(session, only(), x=reference), reference, **CLOSE)
