@@ -99,7 +99,7 @@ class UnitTab:
                 on.choice("combine")
             on.text("image_weights", "1, 0.5")
             on.picture("image_mask", height=160)
-            method = on.dropdown("method", self._sources())
+            method = on.radio("method", self._sources())
             on.dropdown("lora", self._lora_choices(), visible=False)
             on.checkbox("leak_guard", visible=False)
             _follow(method, on.slider("palette"), ADAPTER, palette_after)
