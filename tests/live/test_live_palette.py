@@ -14,7 +14,7 @@ from live_case import seen_in
 from live_kind import kind
 from live_webui import SETTINGS
 from live_world import as_base64, picture
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 PICTURE = picture(0, (96, 64))
@@ -66,7 +66,7 @@ def moved(x: Tensor) -> Tensor:
 def encoded(size: Any) -> Tensor:
     from modules import sd_samplers_common
 
-    pixels = np.asarray(PICTURE.resize((size[1] * 8, size[0] * 8), Image.Resampling.LANCZOS)) / 255.0
+    pixels = np.asarray(ImageOps.fit(PICTURE, (size[1] * 8, size[0] * 8), Image.Resampling.LANCZOS)) / 255.0
     with torch.no_grad(), torch.random.fork_rng([]):
         torch.manual_seed(0)
         return sd_samplers_common.images_tensor_to_samples(torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), 0)
